@@ -1,0 +1,151 @@
+"""Grouping: when the head of a lane becomes a batch, and how much of it.
+
+A `Window` is fed the lane's entries in order, looks before it adds, and never holds a payload. `decide` turns it
+into a `Seal` or a `Wait`; nothing here knows Redis or the time of day.
+"""
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from worker.core.custom_id import PREFIX_LENGTH
+from worker.core.intake import Flaw, Unusable, entry_instant
+from worker.core.model import Prompt, Trigger
+
+ENVELOPE_BYTES = len(b'{"requests":[]}')
+REQUEST_BYTES = len(b'{"custom_id":"","params":}') + PREFIX_LENGTH
+DEADLINE_LEAD = 3600.0
+"""Seconds before a prompt's deadline at which it is sealed: most remote batches end within the hour."""
+
+TRIM = 16
+"""How many entries a seal may leave behind to make its count unique among the batches not yet posted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A lane's ceilings: prompts and body bytes per batch, seconds that the oldest prompt waits."""
+
+    max_count: int
+    max_bytes: int
+    max_age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a window may be cut: everything up to the entry `last` is `entries` entries, `count` of them usable."""
+
+    last: str
+    entries: int
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Seal the window up to `cut`."""
+
+    cut: Cut
+    trigger: Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing before `until` (Unix seconds; None: until something arrives)."""
+
+    until: float | None
+
+
+def request_bytes(entry_id: str, params: bytes) -> int:
+    """Return what a prompt takes in a body, without the comma before it."""
+    return REQUEST_BYTES + len(entry_id) + len(params)
+
+
+@dataclass(slots=True)
+class Window:
+    """The head of a lane as far as it has been read, from the lane's cursor `after` on.
+
+    `add` answers False, and changes nothing, when the entry would push the window over its limits.
+    """
+
+    after: str
+    limits: Limits
+    first: str | None = None
+    deadline: float | None = None
+    full: Trigger | None = None
+    unusable: dict[str, Flaw] = field(default_factory=dict)
+    cuts: deque[Cut] = field(default_factory=lambda: deque(maxlen=TRIM + 1))
+
+    @property
+    def cut(self) -> Cut | None:
+        """The whole window as a cut; None while it is empty."""
+        return self.cuts[-1] if self.cuts else None
+
+    def add(self, entry: Prompt | Unusable) -> bool:
+        """Take the next entry in, if it fits."""
+        cut = self.cut or Cut(self.after, 0, 0, ENVELOPE_BYTES)
+        count, nbytes = cut.count, cut.bytes
+        if isinstance(entry, Prompt):
+            nbytes += request_bytes(entry.entry_id, entry.params) + (1 if count else 0)
+            count += 1
+            if nbytes > self.limits.max_bytes:
+                if count > 1:
+                    self.full = Trigger.BYTES
+                    return False
+                # alone it exceeds a body: the envelope took what the intake's check had left
+                entry = Unusable(entry.entry_id, Flaw.TOO_LARGE, entry.id)
+                count, nbytes = cut.count, cut.bytes
+        if cut.entries >= self.limits.max_count:
+            self.full = Trigger.COUNT
+            return False
+        if isinstance(entry, Unusable):
+            self.unusable[entry.entry_id] = entry.flaw
+        elif entry.deadline is not None:
+            self.deadline = entry.deadline if self.deadline is None else min(self.deadline, entry.deadline)
+        self.first = self.first or entry.entry_id
+        self.cuts.append(Cut(entry.entry_id, cut.entries + 1, count, nbytes))
+        if cut.entries + 1 == self.limits.max_count:
+            self.full = Trigger.COUNT
+        return True
+
+    def unusable_within(self, cut: Cut) -> dict[str, Flaw]:
+        """Return the unusable entries that a seal at `cut` takes along."""
+        if cut is self.cut or cut == self.cut:
+            return dict(self.unusable)
+        behind = _order(cut.last)
+        return {entry: flaw for entry, flaw in self.unusable.items() if _order(entry) <= behind}
+
+
+def decide(
+    window: Window, *, now: float, flush: bool = False, room: bool = True, taken: Collection[int] = ()
+) -> Seal | Wait:
+    """Say whether the window becomes a batch now.
+
+    `room` is False while too many batches of the lane are not yet posted: then the window just grows. `taken` holds
+    the counts of batches not yet posted; a seal leaves up to TRIM entries behind to get a count of its own, and
+    takes a shared one when that is impossible (a lone prompt must not wait for a stranger's doubt).
+    """
+    cut = window.cut
+    if cut is None or window.first is None:
+        return Wait(None)
+    due = entry_instant(window.first) + window.limits.max_age
+    trigger: Trigger | None = window.full
+    if trigger is None and flush:
+        trigger = Trigger.FLUSH
+    if trigger is None and window.deadline is not None:
+        if now >= window.deadline - DEADLINE_LEAD:
+            trigger = Trigger.DEADLINE
+        else:
+            due = min(due, window.deadline - DEADLINE_LEAD)
+    if trigger is None and now >= entry_instant(window.first) + window.limits.max_age:
+        trigger = Trigger.AGE
+    if trigger is None:
+        return Wait(due)
+    if not room:
+        return Wait(None)
+    own = (shorter for shorter in reversed(window.cuts) if shorter.count not in taken and shorter.count)
+    return Seal(next(own, cut) if taken else cut, trigger)
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence)

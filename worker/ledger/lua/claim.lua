@@ -1,0 +1,22 @@
+#!lua flags=allow-oom
+-- Claim batches that are due: each gets a new fence and comes due again when the lease is over.
+-- Returns uid, fence, state of each, flat.
+local due, fences = KEYS[1], KEYS[2]
+local batch_prefix, limit, lease_ms = ARGV[1], ARGV[2], ARGV[3]
+
+local time = redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local claimed = {}
+for _, uid in ipairs(redis.call("ZRANGEBYSCORE", due, "-inf", now, "LIMIT", 0, limit)) do
+  local state = redis.call("HGET", batch_prefix .. uid, "state")
+  if state then
+    redis.call("ZADD", due, "XX", now + lease_ms, uid)
+    claimed[#claimed + 1] = uid
+    claimed[#claimed + 1] = tostring(redis.call("HINCRBY", fences, uid, 1))
+    claimed[#claimed + 1] = state
+  else
+    redis.call("ZREM", due, uid)
+    redis.call("HDEL", fences, uid)
+  end
+end
+return claimed

@@ -1,0 +1,22 @@
+#!lua flags=allow-oom
+-- Close a delivered batch whose prompts are all settled; its record stays readable for a while.
+-- Returns OK, MINE (already closed) or STALE.
+local batch, due, fences, unposted, unusable, settled, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local uid, fence, retention_seconds, dead_before = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local state = redis.call("HGET", batch, "state")
+if state == "settled" then return "MINE" end
+if state ~= "delivered" then return "STALE" end
+if redis.call("HGET", fences, uid) ~= fence then return "STALE" end
+local time = redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call("HSET", batch, "state", "settled", "settled_at", string.format("%d.%06d", time[1], time[2]))
+redis.call("EXPIRE", batch, retention_seconds)
+redis.call("EXPIRE", unusable, retention_seconds)
+redis.call("ZREM", due, uid)
+redis.call("HDEL", fences, uid)
+redis.call("ZREM", unposted, uid)
+redis.call("ZADD", settled, now, uid)
+redis.call("ZREMRANGEBYSCORE", settled, "-inf", now - retention_seconds * 1000)
+redis.call("XTRIM", dead, "MINID", "~", dead_before)
+return "OK"
