@@ -5,7 +5,7 @@ into a `Seal` or a `Wait`; nothing here knows Redis or the time of day.
 """
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from worker.core.custom_id import PREFIX_LENGTH
@@ -149,3 +149,38 @@ def decide(
 def _order(entry_id: str) -> tuple[int, int]:
     milliseconds, _, sequence = entry_id.partition("-")
     return int(milliseconds), int(sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a batch's range: `entries` stream entries from `first` to `last`, `count` of them in its body."""
+
+    first: str
+    last: str
+    entries: int
+    count: int
+    bytes: int
+
+
+def cut_in_two(requests: Iterable[tuple[str, int | None]], head_count: int) -> tuple[Part, Part]:
+    """Divide a range into a head with `head_count` prompts and the rest.
+
+    `requests` are (entry id, its `request_bytes` or None where unusable), in order. Unusable entries behind the cut
+    go with the tail. Raises ValueError when either part would hold no prompt.
+    """
+    head: list[tuple[str, int | None]] = []
+    tail: list[tuple[str, int | None]] = []
+    usable = 0
+    for request in requests:
+        part = tail if usable >= head_count else head
+        part.append(request)
+        usable += request[1] is not None
+    if not 0 < head_count < usable:
+        raise ValueError(f"{usable} prompts cannot be cut behind the first {head_count}")
+    return _part(head), _part(tail)
+
+
+def _part(requests: list[tuple[str, int | None]]) -> Part:
+    sizes = [size for _, size in requests if size is not None]
+    nbytes = ENVELOPE_BYTES + sum(sizes) + max(0, len(sizes) - 1)
+    return Part(requests[0][0], requests[-1][0], len(requests), len(sizes), nbytes)

@@ -97,6 +97,8 @@ class Batch:
 
     The range is every entry of the lane's stream from `first` to `last`, `entries` of them, of which `count`
     are usable and make up the body of `bytes` bytes. `attempt` counts the POSTs that were (or may have been) made.
+    `judged_at` and `max_attempts` are fixed when the remote batch ends, so that a second delivery judges every
+    result as the first did. `commits` says when each sink had it.
     """
 
     uid: str
@@ -125,4 +127,18 @@ class Batch:
     deadline: float | None = None
     reason: str | None = None
     failures: int = 0
+    probe: bool = False
+    workspace_id: str | None = None
+    judged_at: float | None = None
+    max_attempts: int = 1
     commits: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to take a batch's next step, until the lease ends or a newer fence is given out."""
+
+    lane: str
+    uid: str
+    fence: str
+    state: State

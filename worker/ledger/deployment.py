@@ -25,7 +25,7 @@ class Deployment:
         """
         key = self.store.keys.deployment
         self.store.run("mark", hash=key, unless="id", tail=["id", new_id, "schema", SCHEMA])
-        found, schema = self.store.read(lambda client: client.hmget(key, "id", "schema"))
+        found, schema = self.store.read("hmget", key, "id", "schema")
         if schema is None or int(schema) > int(SCHEMA):
             raise LedgerRefusedError("the data in Redis is of a newer batchmill; upgrade this one")
         return str(found.decode())
@@ -45,28 +45,31 @@ class Deployment:
 
     def recall(self, name: str) -> str | None:
         """Return one field of the deployment's record."""
-        value = self.store.read(lambda client: client.hget(self.store.keys.deployment, name))
+        value = self.store.read("hget", self.store.keys.deployment, name)
         return None if value is None else str(value.decode())
 
     def lanes(self) -> list[str]:
         """Return the names of all lanes ever seen."""
-        members: Iterable[bytes] = self.store.read(lambda client: client.smembers(self.store.keys.lanes))
+        members: Iterable[bytes] = self.store.read("smembers", self.store.keys.lanes)
         return sorted(member.decode() for member in members)
 
     def register_lanes(self, lanes: Iterable[str]) -> None:
         """Add lanes to the registry."""
         names = list(lanes)
         if names:
-            self.store.write(lambda client: client.sadd(self.store.keys.lanes, *names))
+            self.store.read("sadd", self.store.keys.lanes, *names)
 
     def discover_lanes(self) -> set[str]:
         """Look for streams that a plain XADD made in lanes nobody configured; walks the keyspace in small steps."""
         pattern = re.compile(re.escape(self.store.keys.prefix) + r"\{([a-z0-9][a-z0-9._-]{0,62})\}:prompts")
-        found: list[bytes] = self.store.read(
-            lambda client: list(client.scan_iter(match=self.store.keys.prefix + "{*}:prompts", count=1000, _type="STREAM"))
-        )
-        names = (pattern.fullmatch(key.decode("utf-8", "replace")) for key in found)
-        return {match[1] for match in names if match}
+        names: set[str] = set()
+        cursor = None
+        while cursor != 0:
+            cursor, found = self.store.read(
+                "scan", cursor or 0, match=self.store.keys.prefix + "{*}:prompts", count=1000, _type="STREAM"
+            )
+            names |= {match[1] for key in found if (match := pattern.fullmatch(key.decode("utf-8", "replace")))}
+        return names
 
     def reserve(self, lane: str, uid: str, count: int, limit: int) -> bool:
         """Count a batch against the account's queue; False when it would not fit now. Repeating it changes nothing."""
@@ -79,20 +82,18 @@ class Deployment:
         """Give back the share of batches that are no longer in the account's queue."""
         fields = [f"{lane} {uid}" for lane, uid in batches]
         if fields:
-            self.store.write(lambda client: client.hdel(self.store.keys.in_flight, *fields))
+            self.store.read("hdel", self.store.keys.in_flight, *fields)
 
     def in_flight(self) -> int:
         """Return how many prompts count against the account's queue."""
-        values: list[bytes] = self.store.read(lambda client: client.hvals(self.store.keys.in_flight))
+        values: list[bytes] = self.store.read("hvals", self.store.keys.in_flight)
         return sum(map(int, values))
 
     def sweep_in_flight(self) -> int:
         """Give back what crashed workers left behind; returns how many batches that were."""
-        fields: Mapping[bytes, bytes] = self.store.read(lambda client: client.hgetall(self.store.keys.in_flight))
+        fields: Mapping[bytes, bytes] = self.store.read("hgetall", self.store.keys.in_flight)
         batches = [(lane, uid) for lane, _, uid in (field.decode().partition(" ") for field in fields)]
-        states = self.store.pipeline(
-            [lambda pipe, k=self.store.keys.batch(lane, uid): pipe.hget(k, "state") for lane, uid in batches]  # type: ignore[misc]
-        )
+        states = self.store.read_all(("hget", self.store.keys.batch(lane, uid), "state") for lane, uid in batches)
         stale = [batch for batch, state in zip(batches, states, strict=True) if (state or b"").decode() not in _OPEN]
         self.release(stale)
         return len(stale)

@@ -21,7 +21,7 @@ class Keys:
         return f"{self.prefix}{{{lane}}}:prompts"
 
     def lane(self, lane: str) -> str:
-        """HASH: cursor, incarnation, barrier, sealed_entries, requeued, flush_to, paused, parked…; lives as long as the lane."""
+        """HASH: cursor, incarnation, sealed_entries, requeued, flush_to, paused, parked…; lives as long as the lane."""
         return f"{self.prefix}{{{lane}}}:lane"
 
     def batch(self, lane: str, uid: str) -> str:
@@ -45,15 +45,15 @@ class Keys:
         return f"{self.prefix}{{{lane}}}:settled"
 
     def dead(self, lane: str) -> str:
-        """STREAM of dead letters: the prompt's fields and why; trimmed after `dead_retention`, or redriven or dropped."""
+        """STREAM of dead letters, the prompt's fields and why; trimmed after `dead_retention`, redriven or dropped."""
         return f"{self.prefix}{{{lane}}}:dead"
 
     def dedupe(self, lane: str, name: str) -> str:
-        """STRING entry id of the first prompt with this producer's id; expires after `intake.dedupe_ttl`."""
+        """STRING: entry id of the first prompt with this producer's id; expires after `intake.dedupe_ttl`."""
         return f"{self.prefix}{{{lane}}}:id:{name}"
 
     def remote(self, lane: str, remote_id: str) -> str:
-        """STRING uid that owns a remote batch; expires after 30 days, when the API has deleted its results."""
+        """STRING: uid that owns a remote batch; expires after 30 days, when the API has deleted its results."""
         return f"{self.prefix}{{{lane}}}:remote:{remote_id}"
 
     def unposted(self, lane: str) -> str:
@@ -72,7 +72,7 @@ class Keys:
 
     @property
     def in_flight(self) -> str:
-        """HASH `<lane> <uid>` → prompts that count against the account's queue; a field leaves when its batch has ended."""
+        """HASH `<lane> <uid>` → prompts in the account's queue; a field leaves when its batch has ended."""
         return f"{self.prefix}in_flight"
 
     @property
@@ -84,3 +84,8 @@ class Keys:
     def barrier(self) -> str:
         """STRING owner of the moment in which appendfsync is `always`; expires in seconds."""
         return f"{self.prefix}barrier"
+
+    @property
+    def barrier_mark(self) -> str:
+        """STRING appendfsync as it was before such a moment; deleted at its end, by the next one after a crash."""
+        return f"{self.prefix}barrier_mark"

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.core.grouping import Limits, Seal, Window
-from worker.core.intake import Flaw, read_prompt
+from worker.core.intake import Flaw, Unusable, read_prompt
 from worker.core.model import Prompt
-from worker.core.intake import Unusable
 from worker.ledger.scripts import MAX_TAIL
 from worker.ledger.store import Store
 
@@ -38,11 +37,11 @@ class Lanes:
     def marks(self, lane: str) -> Marks:
         """Look at a lane's record, in one round trip."""
         keys = self.store.keys
-        time, fields, unposted = self.store.pipeline(
+        time, fields, unposted = self.store.read_all(
             [
-                lambda pipe: pipe.time(),
-                lambda pipe: pipe.hmget(keys.lane(lane), "cursor", "paused", "parked", "flush_to"),
-                lambda pipe: pipe.zcard(keys.unposted(lane)),
+                ("time",),
+                ("hmget", keys.lane(lane), "cursor", "paused", "parked", "flush_to"),
+                ("zcard", keys.unposted(lane)),
             ]
         )
         cursor, paused, parked, flush_to = (value.decode() if value else None for value in fields)
@@ -60,9 +59,7 @@ class Lanes:
         taken = 0
         last = window.cut.last if window.cut else window.after
         while window.full is None:
-            page = self.store.read(
-                lambda client, after=last: client.xrange(self.store.keys.prompts(lane), f"({after}", "+", PAGE)
-            )
+            page = self.store.read("xrange", self.store.keys.prompts(lane), f"({last}", "+", PAGE)
             for entry in _parse(page, window.limits):
                 if not window.add(entry):
                     return taken
@@ -74,9 +71,7 @@ class Lanes:
 
     def taken_counts(self, lanes: list[str]) -> set[int]:
         """Return the counts of all batches that may still create a remote batch."""
-        answers = self.store.pipeline(
-            [lambda pipe, k=self.store.keys.unposted(lane): pipe.zrange(k, 0, -1, withscores=True) for lane in lanes]  # type: ignore[misc]
-        )
+        answers = self.store.read_all(("zrange", self.store.keys.unposted(lane), 0, -1, False, True) for lane in lanes)
         return {int(score) for answer in answers for _, score in answer}
 
     def seal(self, lane: str, uid: str, window: Window, decision: Seal, *, max_unposted: int) -> str:
@@ -114,7 +109,7 @@ class Lanes:
         self.store.run("mark", hash=self.store.keys.lane(lane), unless="", tail=tail)
 
     def park(self, lane: str, reason: str, probe_at: float) -> bool:
-        """Stop submitting because the account is in trouble; the first probe comes at `probe_at`. False: it was parked."""
+        """Stop submitting because the account is in trouble, with a first probe at `probe_at`. False: it was parked."""
         tail = ["parked", reason, "probe_at", str(int(probe_at * 1000))]
         answer = self.store.say("mark", hash=self.store.keys.lane(lane), unless="parked", tail=tail)
         return answer == "OK"
@@ -129,7 +124,7 @@ class Lanes:
 
     def flush(self, lane: str) -> str | None:
         """Ask for everything that waits now to be sealed; returns the last entry id, None when nothing waits."""
-        newest = self.store.read(lambda client: client.xrevrange(self.store.keys.prompts(lane), "+", "-", 1))
+        newest = self.store.read("xrevrange", self.store.keys.prompts(lane), "+", "-", 1)
         if not newest:
             return None
         last = str(newest[0][0].decode())
@@ -142,9 +137,7 @@ class Lanes:
 
     def stream_bytes(self, lanes: list[str]) -> dict[str, int]:
         """Return what Redis spends on each lane's stream, estimated from samples (MEMORY USAGE)."""
-        answers = self.store.pipeline(
-            [lambda pipe, k=self.store.keys.prompts(lane): pipe.memory_usage(k) for lane in lanes]  # type: ignore[misc]
-        )
+        answers = self.store.read_all(("memory_usage", self.store.keys.prompts(lane)) for lane in lanes)
         return {lane: size if isinstance(size, int) else 0 for lane, size in zip(lanes, answers, strict=True)}
 
     def _note_unusable(self, lane: str, uid: str, unusable: dict[str, Flaw]) -> None:

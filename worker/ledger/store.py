@@ -14,9 +14,7 @@ from worker.ledger.scripts import MAX_TAIL, Script, read_scripts
 Value = str | int | bytes
 
 MIN_VERSION = (7, 0)
-REPEATABLE = frozenset(
-    {"accept", "describe", "finish", "mark", "note_unusable", "probe", "renew", "reserve", "settle"}
-)
+REPEATABLE = frozenset({"accept", "describe", "finish", "mark", "note_unusable", "probe", "renew", "reserve", "settle"})
 """Scripts that may run twice for one call: a lost reply is asked for again instead of being passed on."""
 
 
@@ -25,7 +23,7 @@ class LedgerUnavailableError(Exception):
 
 
 class LedgerFullError(Exception):
-    """Redis refuses to take more in (maxmemory, or `intake.max_bytes`). The producer keeps the prompt and tries later."""
+    """Redis takes no more in (maxmemory, or `intake.max_bytes`): the producer keeps the prompt and tries later."""
 
 
 class LedgerRefusedError(Exception):
@@ -53,7 +51,7 @@ class Store:
     `again` repeats reads and the scripts of REPEATABLE twice. redis-py's own default is ten repeats of everything.
     """
 
-    def __init__(self, *, once: "redis.Redis[bytes] | Any", again: Any, keys: Keys, flags: bool = True) -> None:
+    def __init__(self, *, once: Any, again: Any, keys: Keys, flags: bool = True) -> None:
         self.keys = keys
         self._once = once
         self._again = again
@@ -64,7 +62,7 @@ class Store:
 
     @classmethod
     def connect(cls, url: str, prefix: str, *, timeout: float = 5.0) -> "Store":
-        """Open a store for `redis://`, `rediss://` or `unix://`; nothing is sent yet. `timeout` in seconds per command."""
+        """Open a store for `redis://`, `rediss://` or `unix://`; nothing is sent yet. `timeout`: seconds a command."""
         options: dict[str, Any] = {
             "socket_timeout": timeout,
             "socket_connect_timeout": min(timeout, 2.0),
@@ -81,47 +79,75 @@ class Store:
         return cls(once=once, again=again, keys=Keys(prefix))
 
     def run(
-        self, name: str, *, tail: Sequence[Value] = (), tail_keys: Sequence[str] = (), **named: Value
+        self,
+        name: str,
+        *,
+        tail: Sequence[Value] = (),
+        tail_keys: Sequence[str] = (),
+        on: Any = None,
+        **named: Value,
     ) -> Any:
-        """Run a script; `tail` follows its named arguments, `tail_keys` its named keys. Answers bytes, int or lists."""
+        """Run a script; `tail` follows its named arguments, `tail_keys` its named keys. Answers bytes, int or lists.
+
+        `on` is a connection of `write_connection`, for writes that something else must follow on the same one.
+        """
         if len(tail) > MAX_TAIL:
             raise ValueError(f"script {name}: a tail of {len(tail)} values is too long for Lua")
         script, call = self._scripts[name]
         keys, args = script.arrange(named)
-        return self._reach(lambda: call(keys=[*keys, *tail_keys], args=[*args, *tail]))
+        return self._reach(lambda: call(keys=[*keys, *tail_keys], args=[*args, *tail], client=on))
 
-    def say(self, name: str, *, tail: Sequence[Value] = (), tail_keys: Sequence[str] = (), **named: Value) -> str:
+    def say(
+        self,
+        name: str,
+        *,
+        tail: Sequence[Value] = (),
+        tail_keys: Sequence[str] = (),
+        on: Any = None,
+        **named: Value,
+    ) -> str:
         """Run a script that answers with a word."""
-        return cast("bytes", self.run(name, tail=tail, tail_keys=tail_keys, **named)).decode()
+        return cast("bytes", self.run(name, tail=tail, tail_keys=tail_keys, on=on, **named)).decode()
 
-    def read(self, ask: Callable[[Any], Any]) -> Any:
-        """Ask something that changes nothing; a broken connection is tried again."""
-        return self._reach(lambda: ask(self._again))
+    def write_connection(self) -> Any:
+        """Return a context manager for one connection of its own, without repeats."""
+        return self._once.client()
 
-    def write(self, tell: Callable[[Any], Any]) -> Any:
-        """Send a command that may be sent once only."""
-        return self._reach(lambda: tell(self._once))
+    def read(self, command: str, *args: Any, **options: Any) -> Any:
+        """Send a command of redis-py's that may be sent twice; a broken connection is tried again."""
+        return self._reach(lambda: getattr(self._again, command)(*args, **options))
 
-    def pipeline(self, commands: Iterable[Callable[[Any], Any]]) -> list[Any]:
-        """Send several reads in one round trip; a reply that is an error is returned in its place."""
+    def write(self, command: str, *args: Any, on: Any = None, **options: Any) -> Any:
+        """Send a command that may be sent once only; `on` is a connection of `write_connection`."""
+        return self._reach(lambda: getattr(on or self._once, command)(*args, **options))
 
-        def ask(client: Any) -> Any:
-            with client.pipeline(transaction=False) as pipe:
-                for command in commands:
-                    command(pipe)
+    def transact(self, ask: Callable[[Any], Any], *, on: Any) -> Any:
+        """Run a transaction on a connection of `write_connection`."""
+        return self._reach(lambda: ask(on))
+
+    def read_all(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Send several reads, each (redis-py's command, its arguments…), in one round trip.
+
+        A reply that is an error stands in its place.
+        """
+
+        def ask() -> Any:
+            with self._again.pipeline(transaction=False) as pipe:
+                for command, *args in commands:
+                    getattr(pipe, command)(*args)
                 return pipe.execute(raise_on_error=False)
 
-        answers: list[Any] = self.read(ask)
+        answers: list[Any] = self._reach(ask)
         return answers
 
     def now(self) -> float:
         """Return Redis' clock, the only one that decisions use, in Unix seconds."""
-        seconds, micros = self.read(lambda client: client.time())
+        seconds, micros = self.read("time")
         return float(seconds) + float(micros) / 1e6
 
     def facts(self) -> ServerFacts:
         """Ask the server about itself."""
-        info: dict[str, Any] = self.read(lambda client: client.info())
+        info: dict[str, Any] = self.read("info")
         replication_id = str(info.get("master_replid2", ""))
         version = str(info.get("valkey_version") or info.get("redis_version", "0"))
         return ServerFacts(
@@ -142,7 +168,7 @@ class Store:
 
     def _config(self, name: str, default: str) -> str:
         try:
-            answer: dict[str, str] = self.read(lambda client: client.config_get(name))
+            answer: dict[str, str] = self.read("config_get", name)
         except (LedgerRefusedError, LedgerUnavailableError):
             return default  # a managed Redis may forbid CONFIG
         return str(answer.get(name, default))
@@ -154,7 +180,7 @@ class Store:
         except redis.OutOfMemoryError as error:
             raise LedgerFullError("Redis is at maxmemory: it takes no new data until some is freed") from error
         except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError) as error:
-            if isinstance(error, redis.AuthenticationError | redis.AuthorizationError):
+            if isinstance(error, redis.AuthenticationError):
                 raise LedgerRefusedError(f"Redis refuses to let us in ({type(error).__name__})") from None
             raise LedgerUnavailableError(f"Redis cannot be reached ({type(error).__name__})") from None
         except redis.ResponseError as error:

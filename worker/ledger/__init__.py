@@ -1,0 +1,1 @@
+"""The truth of batchmill, in Redis: Python decides, Lua commits."""

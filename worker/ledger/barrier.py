@@ -1,0 +1,148 @@
+"""The durability barrier: the intent to post is on disk before the last byte of the body leaves.
+
+Otherwise a Redis that dies after the POST could come back without the intent, and the batch would be paid for twice.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from worker.ledger.store import LedgerRefusedError, LedgerUnavailableError, ServerFacts, Store
+
+WAIT_MS = 2_000
+HONEST_WAITAOF = (8, 0)
+"""Redis before 8.0, and Valkey up to 9.1 (measured), confirm WAITAOF without an fsync under everysec."""
+
+
+class NotDurableError(Exception):
+    """The intent could not be made durable. The POST is given up before its last byte; the batch is tried again."""
+
+
+class Barrier(Protocol):
+    """`kind` is always, waitaof, appendfsync or none; `reason` says why it was chosen."""
+
+    @property
+    def kind(self) -> str:
+        """The word for it."""
+
+    @property
+    def reason(self) -> str:
+        """Why it was chosen."""
+
+    def durably(self, write: Callable[[Any], str]) -> str:
+        """Run a write on a connection and return its answer; when that is OK, it is on disk.
+
+        Raises NotDurableError when it may not be.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class PlainBarrier:
+    """The server syncs every write by itself (`always`), or nothing can make it (`none`: recovery is by token)."""
+
+    kind: str
+    reason: str
+
+    def durably(self, write: Callable[[Any], str]) -> str:
+        """Write; see the class."""
+        return write(None)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitAofBarrier:
+    """WAITAOF on the connection that wrote; it takes up to a second under everysec."""
+
+    store: Store
+    reason: str
+    kind: str = "waitaof"
+
+    def durably(self, write: Callable[[Any], str]) -> str:
+        """Write, then wait until the local AOF is synced."""
+        with self.store.write_connection() as connection:
+            answer = write(connection)
+            if answer == "OK":
+                synced = self.store.write("execute_command", "WAITAOF", 1, 0, WAIT_MS, on=connection)
+                if int(synced[0]) < 1:
+                    raise NotDurableError("Redis did not sync its AOF in time")
+        return answer
+
+
+class AppendFsyncBarrier:
+    """Sets `appendfsync always` for the moment of the write: the reply then comes after the fsync (about 1 ms).
+
+    Replicas take turns by a key that expires; whoever finds the turn no longer its own leaves the setting alone.
+    A crash in between leaves `always`, slow but safe, and a mark by which the next turn knows to end it; `always`
+    without the mark is the operator's own and stays.
+    """
+
+    kind = "appendfsync"
+    TURN_MS = 3_000
+
+    def __init__(self, *, store: Store, reason: str, owner: str, wait: Callable[[float], object]) -> None:
+        self.reason = reason
+        self._store = store
+        self._owner = owner.encode()
+        self._wait = wait
+
+    def durably(self, write: Callable[[Any], str]) -> str:
+        """Write under `appendfsync always`."""
+        with self._store.write_connection() as connection, self._turn(connection):
+            answer = write(connection)
+            held = self._store.write("get", self._store.keys.barrier, on=connection)
+            if held != self._owner:
+                raise NotDurableError("the turn to sync Redis' AOF was lost")
+        return answer
+
+    @contextlib.contextmanager
+    def _turn(self, connection: Any) -> Iterator[None]:
+        keys, write = self._store.keys, self._store.write
+        for _ in range(1000):
+            if write("set", keys.barrier, self._owner, nx=True, px=self.TURN_MS, on=connection):
+                break
+            self._wait(0.005)
+        else:
+            raise NotDurableError("no turn to sync Redis' AOF came up")
+        try:
+            usual = write("config_get", "appendfsync", on=connection).get("appendfsync")
+            if usual != "always":
+                write("set", keys.barrier_mark, usual, on=connection)
+                write("config_set", "appendfsync", "always", on=connection)
+            yield
+        finally:
+            self._store.transact(self._end_turn, on=connection)
+
+    def _end_turn(self, connection: Any) -> None:
+        keys = self._store.keys
+        with connection.pipeline() as pipe:
+            pipe.watch(keys.barrier)
+            usual = pipe.get(keys.barrier_mark)
+            if pipe.get(keys.barrier) == self._owner:
+                pipe.multi()
+                if usual:
+                    pipe.config_set("appendfsync", usual.decode())
+                pipe.delete(keys.barrier_mark, keys.barrier)
+                pipe.execute()
+
+
+def choose_barrier(
+    setting: str, *, store: Store, facts: ServerFacts, owner: str, wait: Callable[[float], object]
+) -> Barrier:
+    """Choose how the intent becomes durable on this server. `setting` is auto, waitaof, appendfsync or none."""
+    if setting == "none":
+        return PlainBarrier("none", "redis.barrier says so")
+    if not facts.appendonly:
+        return PlainBarrier("none", "the server keeps no append-only file")
+    marked = store.read("exists", store.keys.barrier_mark)
+    if facts.appendfsync == "always" and not marked:
+        return PlainBarrier("always", "the server syncs every write")
+    honest = facts.name == "redis" and facts.version >= HONEST_WAITAOF
+    if setting == "waitaof" or (setting == "auto" and honest):
+        return WaitAofBarrier(store, "redis.barrier says so" if setting == "waitaof" else "Redis 8.0 or later")
+    try:
+        store.write("config_set", "appendfsync", facts.appendfsync)
+    except (LedgerRefusedError, LedgerUnavailableError):
+        return PlainBarrier("none", "the server forbids CONFIG SET and its WAITAOF is no fsync")
+    return AppendFsyncBarrier(
+        store=store, reason="WAITAOF is missing or no fsync on this server", owner=owner, wait=wait
+    )

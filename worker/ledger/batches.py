@@ -1,0 +1,261 @@
+"""Batches: their records, the claims on them, and the compare-and-set scripts that move them.
+
+Every transition asks `core.lifecycle` first and names the state and attempt in which the batch was seen. A *fact*
+(what the API has answered) needs no claim; a *decision* carries the claim's fence.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worker.core.grouping import Part
+from worker.core.intake import Flaw
+from worker.core.lifecycle import Event, follow
+from worker.core.model import Batch, Claim, RemoteBatch, State
+from worker.ledger.records import read_batch, remote_fields
+from worker.ledger.store import Store
+
+REMOTE_SECONDS = 30 * 86_400
+"""How long a remote batch's owner is remembered; the API keeps results for 29 days."""
+
+NEVER = float("inf")
+"""A delay that only a human ends."""
+
+Durably = Callable[[Callable[[Any], str]], str]
+"""Runs a write on a connection and returns its answer once it is on disk; see `ledger.barrier`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Reads and moves batches."""
+
+    store: Store
+
+    def get(self, lane: str, uid: str) -> Batch | None:
+        """Return a batch's record, None when there is none (any more)."""
+        fields = self.store.read("hgetall", self.store.keys.batch(lane, uid))
+        return read_batch(lane, uid, fields) if fields else None
+
+    def get_many(self, batches: Sequence[tuple[str, str]]) -> list[Batch]:
+        """Return the records of (lane, uid) pairs that exist, in one round trip."""
+        answers = self.store.read_all(("hgetall", self.store.keys.batch(lane, uid)) for lane, uid in batches)
+        found = zip(batches, answers, strict=True)
+        return [read_batch(lane, uid, fields) for (lane, uid), fields in found if isinstance(fields, dict) and fields]
+
+    def live(self, lane: str) -> list[str]:
+        """Return the uids of all batches of a lane that are not settled."""
+        members: list[bytes] = self.store.read("zrange", self.store.keys.due(lane), 0, -1)
+        return [member.decode() for member in members]
+
+    def claim(self, lane: str, *, limit: int, lease: float) -> list[Claim]:
+        """Claim what is due in a lane, for `lease` seconds."""
+        keys = self.store.keys
+        words: list[bytes] = self.store.run(
+            "claim",
+            due=keys.due(lane),
+            fences=keys.fences(lane),
+            batch_prefix=keys.batch(lane, ""),
+            limit=limit,
+            lease_ms=int(lease * 1000),
+        )
+        texts = [word.decode() for word in words]
+        triples = zip(texts[::3], texts[1::3], texts[2::3], strict=True)
+        return [Claim(lane, uid, fence, State(state)) for uid, fence, state in triples]
+
+    def renew(self, claim: Claim, lease: float) -> bool:
+        """Extend a claim; False when it is lost."""
+        keys = self.store.keys
+        answer = self.store.say(
+            "renew",
+            due=keys.due(claim.lane),
+            fences=keys.fences(claim.lane),
+            uid=claim.uid,
+            fence=claim.fence,
+            lease_ms=int(lease * 1000),
+        )
+        return answer == "OK"
+
+    def advance(
+        self,
+        batch: Batch,
+        event: Event | None,
+        *,
+        fence: str = "",
+        delay: float | None = 0.0,
+        recovered: bool = False,
+        unposted: int | None = None,
+        **fields: str,
+    ) -> str:
+        """Move a batch by `event`, or only note `fields`: OK, STALE or RECOVER.
+
+        `delay` is seconds until the next look, NEVER, or None to keep the claim; `unposted` 0 ends the reservation
+        of the batch's count, a number makes it. Without a fence the move is a fact.
+        """
+        keys = self.store.keys
+        wait = "" if delay is None else "never" if delay == NEVER else str(int(delay * 1000))
+        return self.store.say(
+            "advance",
+            lane=keys.lane(batch.lane),
+            batch=keys.batch(batch.lane, batch.uid),
+            due=keys.due(batch.lane),
+            fences=keys.fences(batch.lane),
+            unposted=keys.unposted(batch.lane),
+            uid=batch.uid,
+            fence=fence,
+            seen_state=batch.state,
+            seen_attempt=batch.attempt,
+            recovered="yes" if recovered else "no",
+            state=follow(batch.state, event) if event else batch.state,
+            delay_ms=wait,
+            unposted_as="" if unposted is None else "no" if unposted == 0 else unposted,
+            tail=[word for pair in fields.items() for word in pair],
+        )
+
+    def submit(self, batch: Batch, *, fence: str, head: str, durably: Durably) -> str:
+        """Record, on disk, the intent to post: OK, STALE, PAUSED or RECOVER."""
+        keys = self.store.keys
+        follow(batch.state, Event.SUBMIT)
+        return durably(
+            lambda client: self.store.say(
+                "submit",
+                on=client,
+                lane=keys.lane(batch.lane),
+                batch=keys.batch(batch.lane, batch.uid),
+                fences=keys.fences(batch.lane),
+                uid=batch.uid,
+                fence=fence,
+                seen_attempt=batch.attempt,
+                head=head,
+            )
+        )
+
+    def accept(self, batch: Batch, attempt: int, remote: RemoteBatch, *, delay: float, workspace_id: str) -> str:
+        """Record the API's answer to a create: OK, MINE or STALE."""
+        keys = self.store.keys
+        return self.store.say(
+            "accept",
+            batch=keys.batch(batch.lane, batch.uid),
+            due=keys.due(batch.lane),
+            fences=keys.fences(batch.lane),
+            unposted=keys.unposted(batch.lane),
+            remote=keys.remote(batch.lane, remote.id),
+            uid=batch.uid,
+            attempt=attempt,
+            remote_id=remote.id,
+            delay_ms=int(delay * 1000),
+            remote_seconds=REMOTE_SECONDS,
+            tail=remote_fields(remote, workspace_id=workspace_id),
+        )
+
+    def adopt(self, batch: Batch, remote: RemoteBatch, *, fence: str, lanes: Sequence[str], alone: bool) -> str:
+        """Take a remote batch for this attempt's: OK, STALE, SHARED, OWNED or RECOVER.
+
+        `alone` adopts by count, and only while no other batch of `lanes` could be the one; else a token has proved it.
+        """
+        keys = self.store.keys
+        order = [batch.lane, *(lane for lane in lanes if lane != batch.lane)]
+        return self.store.say(
+            "adopt",
+            lane=keys.lane(batch.lane),
+            batch=keys.batch(batch.lane, batch.uid),
+            due=keys.due(batch.lane),
+            fences=keys.fences(batch.lane),
+            unposted=keys.unposted(batch.lane),
+            lanes=len(order),
+            uid=batch.uid,
+            fence=fence,
+            seen_attempt=batch.attempt,
+            remote_id=remote.id,
+            count=batch.count if alone else "",
+            remote_seconds=REMOTE_SECONDS,
+            tail=remote_fields(remote),
+            tail_keys=[*(keys.remote(lane, remote.id) for lane in order), *(keys.unposted(lane) for lane in order)],
+        )
+
+    def owners(self, remote_ids: Sequence[str], lanes: Sequence[str]) -> set[str]:
+        """Return which of these remote batches are already recorded as some batch's own."""
+        pairs = [(lane, remote_id) for remote_id in remote_ids for lane in lanes]
+        answers = self.store.read_all(("exists", self.store.keys.remote(lane, remote_id)) for lane, remote_id in pairs)
+        return {remote_id for (_, remote_id), found in zip(pairs, answers, strict=True) if found == 1}
+
+    def find(self, name: str, lanes: Sequence[str]) -> Batch | None:
+        """Return a batch by our uid or by the API's id."""
+        for lane in lanes:
+            owner = self.store.read("get", self.store.keys.remote(lane, name))
+            found = self.get(lane, owner.decode() if owner else name)
+            if found is not None:
+                return found
+        return None
+
+    def split(
+        self, batch: Batch, parts: tuple[Part, Part], tail_uid: str, *, fence: str, probe: bool, delay: float
+    ) -> str:
+        """Cut a sealed batch in two: OK or STALE. With `probe`, the head is the parked lane's probe."""
+        keys = self.store.keys
+        pairs = [
+            *(_part_fields(parts[0], probe="1" if probe else "")),
+            *(_part_fields(parts[1], probe="")),
+        ]
+        return self.store.say(
+            "split",
+            batch=keys.batch(batch.lane, batch.uid),
+            tail_batch=keys.batch(batch.lane, tail_uid),
+            due=keys.due(batch.lane),
+            fences=keys.fences(batch.lane),
+            unposted=keys.unposted(batch.lane),
+            unusable=keys.unusable(batch.lane, batch.uid),
+            tail_unusable=keys.unusable(batch.lane, tail_uid),
+            uid=batch.uid,
+            fence=fence,
+            seen_attempt=batch.attempt,
+            tail_uid=tail_uid,
+            head_count=parts[0].count,
+            tail_count=parts[1].count,
+            delay_ms=int(delay * 1000),
+            pairs_each=len(pairs) // 4,
+            tail=pairs,
+        )
+
+    def eject(self, batch: Batch, entry_id: str, flaw: Flaw, nbytes: int, *, fence: str) -> str:
+        """Take one prompt of a sealed batch out of its body, whose size is then `nbytes`: OK or STALE."""
+        keys = self.store.keys
+        return self.store.say(
+            "eject",
+            batch=keys.batch(batch.lane, batch.uid),
+            due=keys.due(batch.lane),
+            fences=keys.fences(batch.lane),
+            unposted=keys.unposted(batch.lane),
+            unusable=keys.unusable(batch.lane, batch.uid),
+            uid=batch.uid,
+            fence=fence,
+            seen_attempt=batch.attempt,
+            entry_id=entry_id,
+            flaw=flaw,
+            count=batch.count - 1,
+            bytes=nbytes,
+        )
+
+    def finish(self, batch: Batch, *, fence: str, retention: float, dead_before: float) -> str:
+        """Close a delivered batch: OK, MINE or STALE. Dead letters older than `dead_before` (Unix s) are trimmed."""
+        keys = self.store.keys
+        return self.store.say(
+            "finish",
+            batch=keys.batch(batch.lane, batch.uid),
+            due=keys.due(batch.lane),
+            fences=keys.fences(batch.lane),
+            unposted=keys.unposted(batch.lane),
+            unusable=keys.unusable(batch.lane, batch.uid),
+            settled=keys.settled(batch.lane),
+            dead=keys.dead(batch.lane),
+            uid=batch.uid,
+            fence=fence,
+            retention_seconds=max(1, int(retention)),
+            dead_before=max(0, int(dead_before * 1000)),
+        )
+
+
+def _part_fields(part: Part, *, probe: str) -> list[str | int]:
+    return [
+        *("first", part.first, "last", part.last, "entries", part.entries),
+        *("count", part.count, "bytes", part.bytes, "probe", probe),
+    ]

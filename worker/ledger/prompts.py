@@ -1,0 +1,92 @@
+"""The prompts of a batch: its range of the lane's stream, page by page, and what becomes of each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worker.core.intake import Flaw
+from worker.core.model import Batch
+from worker.ledger.scripts import MAX_TAIL
+from worker.ledger.store import Store
+
+PAGE = 500
+"""Entries per XRANGE of a batch's body; at 2.4 KB each a page is 1.2 MB."""
+
+SETTLE_CHUNK = 500
+DESCRIBE_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What becomes of one prompt: `fate` is `""` (done), `retry` or `bury`; a retried one is given `attempt`."""
+
+    entry_id: str
+    fate: str = ""
+    attempt: int = 1
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Reads and settles the prompts of batches."""
+
+    store: Store
+
+    def entries(self, batch: Batch) -> Iterator[tuple[bytes, Mapping[bytes, bytes]]]:
+        """Yield every entry of the batch's range, (entry id, fields), in order, holding one page at a time."""
+        key, after = self.store.keys.prompts(batch.lane), batch.first
+        while True:
+            page: list[tuple[bytes, dict[bytes, bytes]]] = self.store.read("xrange", key, after, batch.last, PAGE)
+            yield from page
+            if len(page) < PAGE:
+                return
+            after = "(" + page[-1][0].decode()
+
+    def unusable(self, batch: Batch) -> dict[str, Flaw]:
+        """Return the unusable entries of the batch's range."""
+        key = self.store.keys.unusable(batch.lane, batch.uid)
+        noted: dict[bytes, bytes] = self.store.read("hgetall", key)
+        first, last = _order(batch.first), _order(batch.last)
+        flaws = {entry_id.decode(): Flaw(flaw.decode()) for entry_id, flaw in noted.items()}
+        return {entry_id: flaw for entry_id, flaw in flaws.items() if first <= _order(entry_id) <= last}
+
+    def describe(self, lane: str, entry_ids: Sequence[str]) -> list[dict[bytes, bytes] | None]:
+        """Return the fields of entries without their params; None for one that is gone."""
+        described: list[dict[bytes, bytes] | None] = []
+        for at in range(0, len(entry_ids), DESCRIBE_CHUNK):
+            answers: list[Any] = self.store.run(
+                "describe", prompts=self.store.keys.prompts(lane), tail=entry_ids[at : at + DESCRIBE_CHUNK]
+            )
+            described += [
+                None if words is None else dict(zip(words[::2], words[1::2], strict=True)) for words in answers
+            ]
+        return described
+
+    def settle(self, batch: Batch, settlements: Sequence[Settlement], *, fence: str, now: float) -> bool:
+        """Settle prompts in chunks, in the order given (ascending frees memory soonest); False: the claim is lost."""
+        keys = self.store.keys
+        for at in range(0, len(settlements), SETTLE_CHUNK):
+            chunk = settlements[at : at + SETTLE_CHUNK]
+            tail = [word for one in chunk for word in (one.entry_id, one.fate, one.attempt, one.reason)]
+            if len(tail) > MAX_TAIL:
+                raise ValueError("a settle chunk is too long for Lua")
+            answer = self.store.say(
+                "settle",
+                prompts=keys.prompts(batch.lane),
+                dead=keys.dead(batch.lane),
+                lane=keys.lane(batch.lane),
+                batch=keys.batch(batch.lane, batch.uid),
+                fences=keys.fences(batch.lane),
+                uid=batch.uid,
+                fence=fence,
+                buried_at=f"{now:.3f}",
+                tail=tail,
+            )
+            if answer == "STALE":
+                return False
+        return True
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence)
