@@ -1,0 +1,150 @@
+"""Every setting of batchmill, its range and its default: this file is the list, and mirrors the TOML.
+
+Durations are seconds (`float`), sizes are bytes (`int`). An empty string means "not set".
+`config/batchmill.toml` says what each setting is for; a test keeps the two alike.
+"""
+
+# ruff: noqa: RUF009  # `setting` and its kin run once, on purpose, and return dataclass fields
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from worker.config.schema import named, section, setting
+from worker.config.secret import Secret, secret
+from worker.config.units import choice, count, duration, flag, size, template, text, words
+
+NAME = r"[a-z0-9][a-z0-9._-]{0,62}"  # of lanes and sinks: safe in a Redis key, a path and a metric label
+DEFAULT_LANE = "default"
+DEFAULT_SINK = "results"
+
+_REDIS_URL = text(
+    r"|(rediss?|unix)://\S+",
+    "a URL that begins with redis://, rediss:// or unix://, or empty for the embedded server",
+)
+_HTTP_URL = text(r"|https?://[^\s/]\S*", "a URL that begins with http:// or https://, or empty")
+_FILE = text(r"[^\x00-\x1f]*", "the path of a file")
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """How much producers may leave in Redis."""
+
+    dedupe_ttl: float = setting(duration("1s", "365d"), default="24h")
+    max_bytes: int = setting(size("1kB", "16TB"), default="2GB")
+
+
+@dataclass(frozen=True, slots=True)
+class Redis:
+    """Where prompts and batches live. The URL may hold a password: log `redact_url(url)`."""
+
+    url: str = setting(_REDIS_URL, default="", shown=False)
+    prefix: str = setting(
+        text(r"[A-Za-z0-9._:-]{1,64}", "1 to 64 letters, digits or any of . _ : -"), default="batchmill:"
+    )
+    barrier: str = setting(choice("auto", "waitaof", "appendfsync", "none"), default="auto")
+    directory: str = setting(text(r"[^\x00-\x1f]+", "the path of a directory"), default=".batchmill")
+    max_memory: int = setting(size("16MB", "16TB"), default="1GB")
+
+
+@dataclass(frozen=True, slots=True)
+class Anthropic:
+    """The account and its limits. `api_key` never stands in the file; it is empty if nobody gave one."""
+
+    api_key: Secret = setting(secret, default="")
+    api_key_file: str = setting(_FILE, default="")
+    base_url: str = setting(_HTTP_URL, default="", shown=False)
+    api_version: str = setting(text(r"\d{4}-\d{2}-\d{2}", "a date such as 2026-10-21"), default="2026-10-21")
+    betas: tuple[str, ...] = setting(words(r"[A-Za-z0-9._-]+", "names of betas"), default=[])
+    exclusive_workspace: bool = setting(flag, default=False)
+    max_in_flight_requests: int = setting(count(1, 100_000_000), default=200_000)
+    requests_per_minute: int = setting(count(1, 1_000_000), default=1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The limits of a lane and where its results go."""
+
+    max_count: int = setting(count(1, 100_000), default=10_000)
+    max_bytes: int = setting(size("1kB", "250MB"), default="200MB")
+    max_age: float = setting(duration("0s", "30d"), default="5m")
+    max_attempts: int = setting(count(1, 100), default=3)
+    sinks: tuple[str, ...] = setting(words(NAME, "names of sinks"), default=[DEFAULT_SINK])
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """How open batches are looked at."""
+
+    interval: float = setting(duration("10ms", "1h"), default="30s")
+    delete_when_settled: bool = setting(flag, default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """How batches are handed over, and how long a doubt lasts."""
+
+    timeout: float = setting(duration("100ms", "1h"), default="5m")
+    horizon: float = setting(duration("0s", "24h"), default="30m")
+    overload_horizon: float = setting(duration("0s", "24h"), default="1m")
+    reconcile_interval: float = setting(duration("10ms", "1h"), default="30s")
+    max_unposted: int = setting(count(1, 1000), default=8)
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """What happens to a lane while the account is in trouble."""
+
+    probe: float = setting(duration("10ms", "24h"), default="5m")
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """One sink. `path` is a template of {lane}, {date} and {batch}."""
+
+    type: str = setting(
+        choice("file", "stdout", "object", "postgres", "redis", "webhook", "kafka", "parquet"), default="file"
+    )
+    path: str = setting(template("lane", "date", "batch"), default="results/{lane}/{batch}.jsonl")
+    compression: str = setting(choice("none", "gzip", "zstd"), default="none")
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """Where the ops endpoints listen; port 0 takes any free one."""
+
+    bind: str = setting(text(r"[0-9A-Za-z.:_-]+", "an address or a host name"), default="127.0.0.1")
+    port: int = setting(count(0, 65_535), default=9464)
+    token_file: str = setting(_FILE, default="")
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """How the log looks and how much it says."""
+
+    format: str = setting(choice("auto", "console", "json"), default="auto")
+    level: str = setting(choice("debug", "info", "warning", "error"), default="info")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings. `Config()` is what batchmill runs with when nobody sets anything."""
+
+    shutdown_timeout: float = setting(duration("0s", "1h"), default="30s")
+    retention: float = setting(duration("1s", "3650d"), default="7d")
+    dead_retention: float = setting(duration("1s", "3650d"), default="30d")
+    lease: float = setting(duration("100ms", "1h"), default="60s")
+    tick: float = setting(duration("10ms", "1m"), default="1s")
+    intake: Intake = section(Intake)
+    redis: Redis = section(Redis)
+    anthropic: Anthropic = section(Anthropic)
+    lanes: Mapping[str, Lane] = named(Lane, default=DEFAULT_LANE)
+    poll: Poll = section(Poll)
+    submit: Submit = section(Submit)
+    park: Park = section(Park)
+    sinks: Mapping[str, SinkSettings] = named(SinkSettings, default=DEFAULT_SINK)
+    http: Http = section(Http)
+    log: Log = section(Log)
+
+    def lane(self, name: str) -> Lane:
+        """Return the limits of lane `name`; one that nobody configured has those of `default`."""
+        return self.lanes.get(name) or self.lanes[DEFAULT_LANE]
