@@ -1,0 +1,97 @@
+# Everything a checkout needs: `make` lists it. A machine needs Python 3.11 or newer, git and make.
+# Packages come from whatever index pip or uv is configured for on this machine, and only with the locked hashes.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+SYSTEM_UV := $(shell command -v uv 2>/dev/null)
+UV := $(if $(SYSTEM_UV),$(SYSTEM_UV),.uv/bin/uv)
+UV_READY := $(if $(SYSTEM_UV),,.uv/ready)
+LOCK := $(UV) pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header \
+  --no-annotate --no-emit-index-url --no-emit-find-links
+INSTALL_SELF := $(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --offline --editable .
+TEST_FOLDERS := $(sort $(dir $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py)))
+
+# uv does not read pip's variable; a machine that sets only that one means both.
+ifndef UV_DEFAULT_INDEX
+ifndef UV_INDEX_URL
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX := $(PIP_INDEX_URL)
+endif
+endif
+endif
+export UV_PYTHON_DOWNLOADS := never
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types floors size bench lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  Arguments for demo, test and bench go into ARGS: make demo ARGS="--count 500"'
+
+demo: .venv/run.stamp  ## see it work on this machine, without a key or a Redis
+	@$(BIN)/batchmill demo $(ARGS)
+
+test: .venv/dev.stamp  ## run the tests
+	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+check: lint types floors size  ## lint, format, types, import floors, file sizes
+
+lint: .venv/dev.stamp
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+# One run per test folder: they are no packages, so each may have a conftest and helpers of its own.
+types: .venv/dev.stamp
+	@$(BIN)/mypy worker
+	@failed=0; for folder in $(TEST_FOLDERS); do $(BIN)/mypy "$$folder"*.py || failed=1; done; exit $$failed
+
+floors: .venv/dev.stamp
+	@$(BIN)/lint-imports
+
+size: .venv/dev.stamp
+	@$(BIN)/python -m pytest -q -rP tests/docs/test_size.py
+
+bench: .venv/dev.stamp  ## measure, where there is something to measure
+	@if [ -d benchmarks ]; then $(BIN)/python -m benchmarks $(ARGS); else echo "There are no benchmarks yet."; fi
+
+lock: $(UV_READY)  ## resolve requirements/*.txt anew from pyproject.toml
+	@mkdir -p requirements
+	@$(LOCK) --all-extras --group dev --output-file requirements/dev.txt pyproject.toml
+	@$(LOCK) --all-extras --constraint requirements/dev.txt --output-file requirements/run.txt pyproject.toml
+	@$(LOCK) --constraint requirements/dev.txt --output-file requirements/build.txt --group build
+	@$(LOCK) --output-file requirements/uv.txt --group installer
+
+clean:  ## remove what make and the tools made; results and queues stay
+	rm -rf .venv .uv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+.venv/bin/python: | $(UV_READY)
+	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON); name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "make: batchmill needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1); name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(UV) venv --quiet --python "$$(command -v $(PYTHON))" .venv
+
+.venv/dev.stamp: requirements/dev.txt pyproject.toml | .venv/bin/python $(UV_READY)
+	@echo "Installing the locked tools and libraries into .venv"
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(INSTALL_SELF)
+	@touch .venv/run.stamp $@
+
+# A full environment serves the demo too: never take the tools out of it again.
+.venv/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml | .venv/bin/python $(UV_READY)
+	@if [ -e .venv/dev.stamp ]; then touch -d @0 .venv/dev.stamp; exec $(MAKE) --no-print-directory .venv/dev.stamp; fi; \
+	echo "Installing the locked libraries into .venv" && \
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/run.txt requirements/build.txt && \
+	$(INSTALL_SELF) && touch $@
+
+.uv/ready: requirements/uv.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON); name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "make: $(PYTHON) cannot make virtual environments; install the package python3-venv (Debian, Ubuntu) or uv" >&2; exit 1; }
+	@echo "Installing uv into .uv"
+	@$(PYTHON) -m venv --clear .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
+	@touch $@
