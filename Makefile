@@ -68,10 +68,16 @@ clean:  ## remove what make and the tools made; results and queues stay
 	rm -rf .venv .uv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
+define CHECK_PYTHON
+@command -v $(PYTHON) >/dev/null \
+  || { echo "make: there is no $(PYTHON); name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+  || { echo "make: batchmill needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1); name another:" \
+       "make PYTHON=/path/to/python3.11" >&2; exit 1; }
+endef
+
 .venv/bin/python: | $(UV_READY)
-	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON); name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "make: batchmill needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1); name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(CHECK_PYTHON)
 	@$(UV) venv --quiet --python "$$(command -v $(PYTHON))" .venv
 
 .venv/dev.stamp: requirements/dev.txt pyproject.toml | .venv/bin/python $(UV_READY)
@@ -82,15 +88,15 @@ clean:  ## remove what make and the tools made; results and queues stay
 
 # A full environment serves the demo too: never take the tools out of it again.
 .venv/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml | .venv/bin/python $(UV_READY)
-	@if [ -e .venv/dev.stamp ]; then touch -d @0 .venv/dev.stamp; exec $(MAKE) --no-print-directory .venv/dev.stamp; fi; \
+	@if [ -e .venv/dev.stamp ]; then rm .venv/dev.stamp; exec $(MAKE) --no-print-directory .venv/dev.stamp; fi; \
 	echo "Installing the locked libraries into .venv" && \
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/run.txt requirements/build.txt && \
 	$(INSTALL_SELF) && touch $@
 
 .uv/ready: requirements/uv.txt
-	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON); name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(CHECK_PYTHON)
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
-	  || { echo "make: $(PYTHON) cannot make virtual environments; install the package python3-venv (Debian, Ubuntu) or uv" >&2; exit 1; }
+	  || { echo "make: $(PYTHON) cannot make virtual environments; install python3-venv (Debian, Ubuntu) or uv" >&2; exit 1; }
 	@echo "Installing uv into .uv"
 	@$(PYTHON) -m venv --clear .uv
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
