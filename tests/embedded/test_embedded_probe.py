@@ -1,0 +1,105 @@
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from server_rig import start
+
+from worker.clock import Clock
+from worker.embedded import EmbeddedFailed
+from worker.embedded.locks import try_lock, unlock
+from worker.embedded.probe import Look, look
+
+
+class Hurried(Clock):
+    """A clock on which every pause takes twenty seconds, at once."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def monotonic(self) -> float:
+        """Tell the invented time."""
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        """Let twenty seconds pass."""
+        assert seconds < 1
+        self.at += 20.0
+
+
+@contextmanager
+def answering(directory: Path, answers: list[bytes]) -> Iterator[str]:
+    """Answer PINGs on a socket of `directory` with each of `answers` in turn, then with the last for ever."""
+
+    class Answer(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while header := self.rfile.readline():
+                words = [self.rfile.readline() and self.rfile.readline().strip() for _ in range(int(header[1:]))]
+                match words[0]:
+                    case b"PING":
+                        self.wfile.write(answers.pop(0) if len(answers) > 1 else answers[0])
+                    case b"HELLO":
+                        self.wfile.write(b"%1\r\n+proto\r\n:3\r\n")
+                    case _:
+                        self.wfile.write(b"+OK\r\n")
+
+    path = directory / "server.sock"
+    with socketserver.ThreadingUnixStreamServer(str(path), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"unix://{path}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def running(directory: Path, url: str) -> Iterator[None]:
+    """Pretend that a server runs in `directory`."""
+    lock = try_lock(directory / "server.lock")
+    assert lock is not None
+    owner = try_lock(directory / "owner.lock")
+    (directory / "server.json").write_text(json.dumps({"url": url, "pid": 1, "birth": "b"}))
+    try:
+        yield
+    finally:
+        unlock(lock)
+        unlock(owner)
+
+
+LOADING = b"-LOADING server is loading the dataset in memory\r\n"
+
+
+def test_a_server_answers_loads_or_is_silent(tmp_path: Path) -> None:
+    """Three answers are told apart; a socket without a server is silence."""
+    assert look(f"unix://{tmp_path}/server.sock") is Look.SILENT
+    with answering(tmp_path, [LOADING, b"-NOAUTH no\r\n", b"+PONG\r\n"]) as url:
+        assert [look(url) for _ in range(3)] == [Look.LOADING, Look.SILENT, Look.READY]
+
+
+def test_a_server_that_loads_is_waited_for_as_long_as_it_takes(tmp_path: Path) -> None:
+    """Two gigabytes take a while: only silence runs into the time limit."""
+    with answering(tmp_path, [LOADING, LOADING, LOADING, LOADING, b"+PONG\r\n"]) as url, running(tmp_path, url):
+        clock = Hurried()
+        server = start(tmp_path, clock=clock)
+        server.stop()
+    assert clock.at == 80.0
+    assert not server.owned
+
+
+def test_a_running_server_that_never_answers_is_an_error(tmp_path: Path) -> None:
+    """A start never waits for ever, and never puts a second server beside one that hangs."""
+    with running(tmp_path, f"unix://{tmp_path}/server.sock"), pytest.raises(EmbeddedFailed, match="does not answer"):
+        start(tmp_path, clock=Hurried())
+
+
+def test_a_running_server_without_an_announcement_is_waited_for(tmp_path: Path) -> None:
+    """Between its lock and its announcement a server is nobody's to adopt, and a torn announcement is none."""
+    with running(tmp_path, ""):
+        (tmp_path / "server.json").write_text('{"url": ')
+        with pytest.raises(EmbeddedFailed, match="does not answer"):
+            start(tmp_path, clock=Hurried())
