@@ -134,6 +134,7 @@ class Config:
     dead_retention: float = setting(duration("1s", "3650d"), default="30d")
     lease: float = setting(duration("100ms", "1h"), default="60s")
     tick: float = setting(duration("10ms", "1m"), default="1s")
+    threads: int = setting(count(1, 64), default=8)
     intake: Intake = section(Intake)
     redis: Redis = section(Redis)
     anthropic: Anthropic = section(Anthropic)

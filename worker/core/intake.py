@@ -143,6 +143,17 @@ def describe_prompt(entry_id: str, fields: Mapping[bytes, bytes], name: str) -> 
     )
 
 
+def describe_unusable(entry_id: str, fields: Mapping[bytes, bytes]) -> Prompt:
+    """Describe an entry that is no usable prompt, as far as it can be read: its producer waits for a row."""
+    name = fields.get(b"id")
+    metadata = fields.get(b"metadata")
+    kept = {field: value for field, value in fields.items() if field in (ATTEMPT, ENQUEUED_AT)}
+    if metadata is not None and is_metadata(metadata):
+        kept[b"metadata"] = metadata
+    readable = _read_text(name, MAX_ID_BYTES) if name is not None else None
+    return describe_prompt(entry_id, kept, readable or entry_id)
+
+
 def _flaw(fields: Mapping[bytes, bytes], max_bytes: int) -> Flaw | None:
     params = fields.get(b"params")
     if params is None:

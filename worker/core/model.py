@@ -113,6 +113,7 @@ class Batch:
     sealed_at: float
     attempt: int = 0
     head: str | None = None
+    head_at: float | None = None
     posted_at: float | None = None
     doubt_at: float | None = None
     doubt: str | None = None

@@ -11,8 +11,8 @@ from typing import Any
 from worker.core.grouping import Part
 from worker.core.intake import Flaw
 from worker.core.lifecycle import Event, follow
-from worker.core.model import Batch, Claim, RemoteBatch, State
-from worker.ledger.records import read_batch, remote_fields
+from worker.core.model import Batch, Claim, RemoteBatch, RequestCounts, State
+from worker.ledger.records import COMMIT, read_batch, remote_fields, spell_counts
 from worker.ledger.store import Store
 
 REMOTE_SECONDS = 30 * 86_400
@@ -111,8 +111,37 @@ class Batches:
             tail=[word for pair in fields.items() for word in pair],
         )
 
-    def submit(self, batch: Batch, *, fence: str, head: str, durably: Durably) -> str:
-        """Record, on disk, the intent to post: OK, STALE, PAUSED or RECOVER."""
+    def end(
+        self,
+        batch: Batch,
+        event: Event,
+        *,
+        fence: str,
+        ended_at: float | None,
+        max_attempts: int,
+        counts: RequestCounts | None = None,
+        reason: str = "",
+    ) -> str:
+        """End a batch (its remote batch ended, or there is none) and fix by what its results will be judged."""
+        now = repr(self.store.now())
+        return self.advance(
+            batch,
+            event,
+            fence=fence,
+            unposted=0,
+            ended_at=now if ended_at is None else repr(ended_at),
+            judged_at=now,
+            max_attempts=str(max_attempts),
+            counts=spell_counts(counts) if counts else "",
+            failures="0",
+            reason=reason,
+        )
+
+    def submit(self, batch: Batch, *, fence: str, head: str, head_at: float, durably: Durably) -> str:
+        """Record, on disk, the intent to post: OK, STALE, PAUSED or RECOVER.
+
+        `head` is the newest remote batch (empty: there is none), `head_at` the API's time of saying so.
+        """
         keys = self.store.keys
         follow(batch.state, Event.SUBMIT)
         return durably(
@@ -126,6 +155,7 @@ class Batches:
                 fence=fence,
                 seen_attempt=batch.attempt,
                 head=head,
+                head_at=repr(head_at),
             )
         )
 
@@ -171,6 +201,29 @@ class Batches:
             tail=remote_fields(remote),
             tail_keys=[*(keys.remote(lane, remote.id) for lane in order), *(keys.unposted(lane) for lane in order)],
         )
+
+    def commit(self, batch: Batch, sink: str, *, fence: str) -> str:
+        """Note that a sink has made the batch's rows durable, keeping the claim: OK or STALE."""
+        fields: dict[str, Any] = {COMMIT + sink: repr(self.store.now())}
+        return self.advance(batch, None, fence=fence, delay=None, **fields)
+
+    def disown(self, batch: Batch, *, fence: str) -> str:
+        """Give back a remote batch that is not ours after all; the doubt goes on: OK, STALE or RECOVER."""
+        remote_id = batch.remote_id or ""
+        answer = self.advance(
+            batch,
+            Event.DISOWN,
+            fence=fence,
+            recovered=True,
+            unposted=batch.count,
+            remote_id="",
+            ruled_out=" ".join(sorted(batch.ruled_out | {remote_id})),
+            doubt="lost",
+            doubt_at=repr(self.store.now()),
+        )
+        if answer == "OK":
+            self.store.read("delete", self.store.keys.remote(batch.lane, remote_id))
+        return answer
 
     def owners(self, remote_ids: Sequence[str], lanes: Sequence[str]) -> set[str]:
         """Return which of these remote batches are already recorded as some batch's own."""

@@ -38,6 +38,11 @@ class Deployment:
             raise LedgerRefusedError(f"{facts.name} {spelled} is too old: batchmill needs Redis 7.0 or Valkey 8")
         return facts
 
+    def incarnation(self) -> str:
+        """Return the server's run_id, which is new with every start."""
+        info: Mapping[str, object] = self.store.read("info", "server")
+        return str(info.get("run_id", "unknown"))
+
     def note(self, **fields: str) -> None:
         """Set fields of the deployment's record; an empty value deletes one."""
         pairs = [word for name, value in fields.items() for word in (name, value)]

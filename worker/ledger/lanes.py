@@ -29,6 +29,15 @@ class Marks:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """What a lane knows of the server's life it was last recovered in, and by what barrier its intents were kept."""
+
+    incarnation: str | None
+    barrier: str | None
+    recovering_since: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Lanes:
     """Looks at lanes, seals their heads, and marks them."""
 
@@ -134,6 +143,23 @@ class Lanes:
     def end_flush(self, lane: str) -> None:
         """Note that all of a flush is sealed."""
         self.store.run("mark", hash=self.store.keys.lane(lane), unless="", tail=["flush_to", ""])
+
+    def past(self, lane: str) -> Past:
+        """Return what the lane knows of the server's lives."""
+        fields = self.store.read("hmget", self.store.keys.lane(lane), "incarnation", "barrier", "recovering_since")
+        incarnation, barrier, since = (value.decode() if value else None for value in fields)
+        return Past(incarnation, barrier, float(since) if since else None)
+
+    def begin_recovery(self, lane: str) -> None:
+        """Date the recovery of a lane, once."""
+        tail = ["recovering_since", repr(self.store.now())]
+        self.store.run("mark", hash=self.store.keys.lane(lane), unless="recovering_since", tail=tail)
+
+    def recovered(self, lane: str, incarnation: str, barrier: str) -> bool:
+        """Let decisions through again; False when the server was restarted in between."""
+        tail = ["barrier", barrier, "recovering_since", ""]
+        answer = self.store.say("recover", lane=self.store.keys.lane(lane), incarnation=incarnation, tail=tail)
+        return answer == "OK"
 
     def stream_bytes(self, lanes: list[str]) -> dict[str, int]:
         """Return what Redis spends on each lane's stream, estimated from samples (MEMORY USAGE)."""

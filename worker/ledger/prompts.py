@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.core.intake import Flaw
+from worker.core.intake import MAX_METADATA_BYTES, Flaw
 from worker.core.model import Batch
 from worker.ledger.scripts import MAX_TAIL
 from worker.ledger.store import Store
@@ -55,7 +55,10 @@ class Prompts:
         described: list[dict[bytes, bytes] | None] = []
         for at in range(0, len(entry_ids), DESCRIBE_CHUNK):
             answers: list[Any] = self.store.run(
-                "describe", prompts=self.store.keys.prompts(lane), tail=entry_ids[at : at + DESCRIBE_CHUNK]
+                "describe",
+                prompts=self.store.keys.prompts(lane),
+                longest=MAX_METADATA_BYTES,
+                tail=entry_ids[at : at + DESCRIBE_CHUNK],
             )
             described += [
                 None if words is None else dict(zip(words[::2], words[1::2], strict=True)) for words in answers

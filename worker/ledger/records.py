@@ -27,6 +27,7 @@ def read_batch(lane: str, uid: str, fields: Mapping[bytes, bytes]) -> Batch:
         sealed_at=float(text["sealed_at"]),
         attempt=int(text["attempt"]),
         head=text.get("head"),
+        head_at=_instant(text, "head_at"),
         posted_at=_instant(text, "posted_at"),
         doubt_at=_instant(text, "doubt_at"),
         doubt=text.get("doubt"),

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
--- Read entries without their params, which are most of their bytes. Returns a list for each entry id, false if it is gone.
+-- Read entries without their params and other bulk. Returns a list for each entry id, false if it is gone.
 local prompts = KEYS[1]
-local entry_ids = {unpack(ARGV, 1)}
+local longest = ARGV[1]
+local entry_ids = {unpack(ARGV, 2)}
 
 local described = {}
 for at, entry_id in ipairs(entry_ids) do
@@ -10,7 +11,7 @@ for at, entry_id in ipairs(entry_ids) do
   if entry then
     fields = {}
     for slot = 1, #entry[2], 2 do
-      if entry[2][slot] ~= "params" then
+      if entry[2][slot] ~= "params" and #entry[2][slot + 1] <= tonumber(longest) then
         fields[#fields + 1] = entry[2][slot]
         fields[#fields + 1] = entry[2][slot + 1]
       end

@@ -1,0 +1,126 @@
+"""The broker for knocks: dramatiq's, hardened so that no trouble of Redis kills a thread of it.
+
+A knock says "look at this batch" and is worth nothing by itself: lost, doubled or late ones are made good by the
+lease. So nothing here is retried, delayed or kept for the dead.
+"""
+
+import time
+from importlib.resources import files
+from typing import Any
+
+import dramatiq
+import redis
+from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.errors import ConnectionClosed
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+HEARTBEAT_MS = 15_000
+DEAD_WORKER_MS = 120_000
+_TROUBLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
+
+
+class KnockConsumer(_RedisConsumer):
+    """Turns every trouble of Redis into the one error that dramatiq's threads survive."""
+
+    def __next__(self) -> Any:
+        """Fetch the next knock, None when there is none now."""
+        try:
+            return super().__next__()
+        except _TROUBLE as error:
+            raise ConnectionClosed(error) from None
+
+    def ack(self, message: Any) -> None:
+        """Forget a knock that was followed."""
+        try:
+            super().ack(message)
+        except _TROUBLE as error:
+            raise ConnectionClosed(error) from None
+
+    def nack(self, message: Any) -> None:
+        """Forget a knock that failed: its batch comes due again."""
+        self.ack(message)
+
+    def requeue(self, messages: Any) -> None:
+        """Put back what was fetched and not followed."""
+        try:
+            super().requeue(messages)
+        except _TROUBLE as error:
+            raise ConnectionClosed(error) from None
+
+
+class KnockBroker(RedisBroker):
+    """A RedisBroker without delay queues, whose script works on a full Redis, and that never runs KEYS.
+
+    dramatiq finds orphans of dead workers by KEYS, which blocks Redis for a second per million keys (measured);
+    `tidy` drops them by name instead, since their batches come due again anyway.
+    """
+
+    def __init__(self, *, url: str, prefix: str) -> None:
+        client = redis.Redis.from_url(
+            url, retry=Retry(NoBackoff(), 0), socket_timeout=5.0, socket_connect_timeout=2.0, health_check_interval=30
+        )
+        super().__init__(
+            client=client,
+            middleware=[],
+            namespace=f"{prefix}{{knocks}}",
+            heartbeat_timeout=HEARTBEAT_MS,
+            maintenance_chance=0,
+        )
+        source = (files("dramatiq.brokers") / "redis" / "dispatch.lua").read_text("utf-8")
+        self.scripts["dispatch"] = client.register_script("#!lua flags=allow-oom\n" + source)
+
+    @property
+    def consumer_class(self) -> type[KnockConsumer]:
+        """The consumer that survives."""
+        return KnockConsumer
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue, without the delay queue that dramatiq would add to it."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+
+    def enqueue(self, message: Any, *, delay: int | None = None) -> Any:
+        """Send a knock. Raises dramatiq's ConnectionClosed when Redis is in trouble."""
+        try:
+            return super().enqueue(message, delay=delay)
+        except _TROUBLE as error:
+            raise ConnectionClosed(error) from None
+
+    def backlog(self, queue_name: str) -> int:
+        """Return how many knocks nobody has fetched yet."""
+        try:
+            return int(self.client.llen(f"{self.namespace}:{queue_name}"))
+        except _TROUBLE as error:
+            raise ConnectionClosed(error) from None
+
+    def tidy(self) -> int:
+        """Forget workers that have not been heard of for two minutes and what they had fetched; returns how many."""
+        try:
+            return self._tidy()
+        except _TROUBLE as error:
+            raise ConnectionClosed(error) from None
+
+    def _tidy(self) -> int:
+        heartbeats = f"{self.namespace}:__heartbeats__"
+        before = int(time.time() * 1000) - DEAD_WORKER_MS  # dramatiq stamps heartbeats with the workers' own clocks
+        silent: Any = self.client.zrangebyscore(heartbeats, "-inf", before)
+        dead = [worker.decode() for worker in silent]
+        for worker in dead:
+            for queue in self.queues:
+                acks = f"{self.namespace}:__acks__.{worker}.{queue}"
+                fetched = self.client.smembers(acks)
+                if fetched:
+                    self.client.hdel(f"{self.namespace}:{queue}.msgs", *fetched)
+                self.client.delete(acks)
+            self.client.zrem(heartbeats, worker)
+        return len(dead)
+
+
+def make_worker(broker: KnockBroker, *, queues: set[str], threads: int) -> dramatiq.Worker:
+    """Build the in-process worker; it prefetches one knock per thread, since long ones must not hoard others."""
+    worker = dramatiq.Worker(broker, queues=queues, worker_threads=threads, worker_timeout=500)
+    worker.queue_prefetch = threads
+    return worker

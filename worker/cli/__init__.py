@@ -1,0 +1,1 @@
+"""The commands of `batchmill`: thin, and lazy about what they import."""

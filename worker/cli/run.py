@@ -1,0 +1,204 @@
+"""`batchmill run`: the daemon."""
+
+import argparse
+import contextlib
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from worker.cli.settings import EX_CONFIG, EX_FAILED, EX_OK, EX_UNAVAILABLE, add_config_flags, complain, read_config
+
+if TYPE_CHECKING:
+    from worker.config import Config
+    from worker.daemon import Daemon
+
+ROLES = ("batcher", "submitter", "poller", "drainer")
+WATCH_SECONDS = 0.5
+EPILOG = """\
+example:
+  REDIS_URL=redis://127.0.0.1:6379/0 ANTHROPIC_API_KEY=sk-ant-… batchmill run
+  batchmill run --roles poller,drainer        # a replica that only follows and fetches
+
+signals: TERM and INT stop in order (a second one at once), TSTP takes no new work, HUP reads log level, limits and
+requests per minute anew, USR2 writes all threads' stacks to stderr.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the `run` command."""
+    parser = subparsers.add_parser(
+        "run",
+        help="the daemon: seals, submits, polls and drains until it is stopped",
+        description="Run a worker process; as many as you like share one Redis.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config_flags(parser)
+    parser.add_argument("--roles", type=_roles, default=ROLES, metavar="ROLE,…", help="some of " + ",".join(ROLES))
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until a signal; returns 0 after an orderly stop, 1 when a thread died, 69 without Redis, 78 misconfigured."""
+    config = read_config(args)
+    if config is None:
+        return EX_CONFIG
+    signals = Signals()
+    with signals.caught():
+        return serve(config, roles=args.roles, signals=signals, args=args)
+
+
+class Signals:
+    """Turns signals into events; the second TERM or INT ends the process at once."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.quiet = threading.Event()
+        self.reload = threading.Event()
+        self.reason = ""
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """Install the handlers for the length of the block."""
+        handlers = {
+            signal.SIGTERM: self._stop,
+            signal.SIGINT: self._stop,
+            signal.SIGTSTP: lambda *_: self.quiet.set(),
+            signal.SIGHUP: lambda *_: self.reload.set(),
+        }
+        faulthandler.register(signal.SIGUSR2, all_threads=True)
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            faulthandler.unregister(signal.SIGUSR2)
+
+    def _stop(self, number: int, _frame: object) -> None:
+        if self.stop.is_set():
+            os._exit(128 + number)
+        self.reason = signal.Signals(number).name
+        self.stop.set()
+
+
+def serve(config: "Config", *, roles: tuple[str, ...], signals: Signals, args: argparse.Namespace) -> int:
+    """Assemble, start and watch a daemon until `signals` says stop."""
+    # the SDK and dramatiq cost seconds: a wrong flag or setting is told before they are imported
+    from worker.clock import Clock  # noqa: PLC0415
+    from worker.embedded import EmbeddedFailed, EmbeddedUnavailable  # noqa: PLC0415
+    from worker.http import BindError  # noqa: PLC0415
+    from worker.ledger.store import LedgerRefusedError, LedgerUnavailableError  # noqa: PLC0415
+    from worker.sinks import SinkSettingsError  # noqa: PLC0415
+    from worker.telemetry import Telemetry, configure_logging  # noqa: PLC0415
+
+    configure_logging(
+        format=config.log.format,  # type: ignore[arg-type]  # the settings allow just these words
+        level=config.log.level,
+        secrets=[config.anthropic.api_key.reveal()] if config.anthropic.api_key else [],
+    )
+    clock = Clock()
+    telemetry = Telemetry(version=_version())
+    with contextlib.ExitStack() as stack:
+        try:
+            url = config.redis.url or _embedded(config, telemetry, stack)
+            daemon, port = _start(config, url, roles, telemetry, clock)
+        except (EmbeddedUnavailable, EmbeddedFailed, LedgerUnavailableError, LedgerRefusedError) as error:
+            return complain(str(error), EX_UNAVAILABLE)
+        except (SinkSettingsError, BindError) as error:
+            return complain(str(error), EX_CONFIG)
+        telemetry.daemon_started(roles=list(roles), http=f"http://{config.http.bind}:{port}")
+        if config.http.port == 0:
+            print(f"http://{config.http.bind}:{port}", flush=True)
+        _notify("READY=1")
+        status = _watch(daemon, signals, args, telemetry)
+        telemetry.daemon_stopping(signals.reason or "a thread died")
+        _notify("STOPPING=1")
+        began = clock.monotonic()
+        daemon.stop(config.shutdown_timeout)
+        telemetry.daemon_stopped(clock.monotonic() - began)
+    return status
+
+
+def _start(config: "Config", url: str, roles: tuple[str, ...], telemetry: Any, clock: Any) -> "tuple[Daemon, int]":
+    from worker.daemon import Daemon  # noqa: PLC0415
+    from worker.wiring import build  # noqa: PLC0415
+
+    daemon = Daemon(build(config, url=url, telemetry=telemetry, clock=clock, roles=roles))
+    return daemon, daemon.start()
+
+
+def _watch(daemon: "Daemon", signals: Signals, args: argparse.Namespace, telemetry: Any) -> int:
+    """Wait for the end; the watchdog in it ends a process whose threads have died, so that it is started anew."""
+    while not signals.stop.wait(WATCH_SECONDS):
+        if signals.quiet.is_set():
+            signals.quiet.clear()
+            daemon.quiet()
+            telemetry.info("daemon.quiet")
+        if signals.reload.is_set():
+            signals.reload.clear()
+            _notify("RELOADING=1")
+            _reload(daemon, args, telemetry)
+            _notify("READY=1")
+        if dead := daemon.dead():
+            telemetry.warning("daemon.thread_died", threads=dead)
+            return EX_FAILED
+        if not daemon.live():
+            _notify("WATCHDOG=1")
+    return EX_OK
+
+
+def _reload(daemon: "Daemon", args: argparse.Namespace, telemetry: Any) -> None:
+    config = read_config(args)
+    if config is None:
+        telemetry.warning("config.refused", hint="the settings in force stay; `batchmill check --offline` says why")
+    else:
+        daemon.reload(config)
+        telemetry.info("config.reloaded")
+
+
+def _embedded(config: "Config", telemetry: Any, stack: contextlib.ExitStack) -> str:
+    from pathlib import Path  # noqa: PLC0415
+
+    from worker.embedded import EmbeddedServer  # noqa: PLC0415
+
+    server = EmbeddedServer.start(
+        Path(config.redis.directory), max_memory_bytes=config.redis.max_memory, log=telemetry.info
+    )
+    stack.enter_context(server)
+    telemetry.embedded_started(url=server.url.split("@")[-1])
+    return server.url
+
+
+def _roles(text: str) -> tuple[str, ...]:
+    roles = tuple(word.strip() for word in text.split(",") if word.strip())
+    unknown = [role for role in roles if role not in ROLES]
+    if unknown or not roles:
+        raise argparse.ArgumentTypeError(f"roles are {','.join(ROLES)}")
+    return roles
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        return version("batchmill")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, when it is there (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address or sys.platform != "linux":
+        return
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
+        contextlib.suppress(OSError),
+    ):
+        channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

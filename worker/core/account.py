@@ -1,0 +1,96 @@
+"""The account of a drain: every prompt of the batch once, and what becomes of it.
+
+It holds a few dozen bytes per prompt and no payload, so 100,000 prompts fit into some ten megabytes.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from worker.core.custom_id import decode
+from worker.core.intake import Flaw
+from worker.core.model import Batch, ResultType
+from worker.core.rulings import SETTLED, Ruling
+
+_SEQUENCE_BITS = 64
+
+
+def order(entry_id: str) -> int:
+    """Return a number that sorts stream entry ids as Redis does."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds) << _SEQUENCE_BITS | int(sequence)
+
+
+def entry_id_of(number: int) -> str:
+    """Undo `order`."""
+    return f"{number >> _SEQUENCE_BITS}-{number & ((1 << _SEQUENCE_BITS) - 1)}"
+
+
+class Whose(StrEnum):
+    """Whose a result line is."""
+
+    OURS = "ours"
+    FOREIGN = "foreign"
+    DOUBLE = "double"
+
+
+@dataclass(slots=True)
+class Account:
+    """Checks off result lines against the batch's range. `results` counts rows by result type."""
+
+    batch: Batch
+    deployment: str
+    unusable: dict[str, Flaw]
+    rulings: dict[int, Ruling] = field(default_factory=dict)
+    results: Counter[ResultType] = field(default_factory=Counter)
+    foreign: int = 0
+    doubled: int = 0
+
+    def identify(self, custom_id: str) -> tuple[Whose, str]:
+        """Say whose line this is, and its entry id. A line is ours once; counting is done here."""
+        token = decode(custom_id)
+        batch = self.batch
+        if token is None or token.deployment != self.deployment or token.uid != batch.uid:
+            self.foreign += 1
+            return Whose.FOREIGN, ""
+        number = order(token.entry_id)
+        if not order(batch.first) <= number <= order(batch.last) or token.entry_id in self.unusable:
+            self.foreign += 1
+            return Whose.FOREIGN, ""
+        if number in self.rulings:
+            self.doubled += 1
+            return Whose.DOUBLE, token.entry_id
+        self.rulings[number] = SETTLED
+        return Whose.OURS, token.entry_id
+
+    def enter(self, entry_id: str, ruling: Ruling, result_type: ResultType) -> None:
+        """Enter a ruling; a retried prompt has no result yet."""
+        if ruling is not SETTLED:
+            self.rulings[order(entry_id)] = ruling
+        if ruling.fate != "retry":
+            self.results[result_type] += 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether every prompt of the body has its line; ask before the unusable ones are entered."""
+        return len(self.rulings) == self.batch.count
+
+    @property
+    def all_foreign(self) -> bool:
+        """Whether the results are somebody else's altogether: a wrong adoption."""
+        return self.foreign > 0 and not self.rulings
+
+    def in_order(self) -> Iterator[tuple[str, Ruling]]:
+        """Yield entry ids and rulings, ascending."""
+        for number in sorted(self.rulings):
+            yield entry_id_of(number), self.rulings[number]
+
+    def reasons(self, fate: str) -> Counter[str]:
+        """Count the prompts with this fate by reason."""
+        return Counter(ruling.reason for ruling in self.rulings.values() if ruling.fate == fate)
+
+    @property
+    def parks(self) -> bool:
+        """Whether a line says that the account is in trouble."""
+        return any(ruling.parks for ruling in self.rulings.values())

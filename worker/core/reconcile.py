@@ -1,0 +1,82 @@
+"""Ending the doubt: what a complete listing proves about a POST whose answer nobody saw.
+
+A remote batch made by the POST is newer than `head`, has our count, and its results carry our token. Until an ended
+candidate's token has been read, only an exclusive workspace may take the lone candidate for ours; absence is proved
+by a listing that began after the horizon and shows no candidate at all.
+"""
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from worker.core.model import Batch, RemoteBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The lone candidate of an exclusive workspace is ours, unless another batch of ours could have made it."""
+
+    remote: RemoteBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """Read the first result line of each of these ended candidates."""
+
+    remotes: tuple[RemoteBatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """Nothing is proved yet; these candidates have been seen."""
+
+    seen: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The POST made nothing and never will: the batch may be sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """No rule can decide: what could have been ours is gone."""
+
+    reason: str
+
+
+Conclusion = Adopt | Peek | LookAgain | Absent | Hold
+
+
+def conclude(
+    batch: Batch,
+    listed: Sequence[RemoteBatch],
+    *,
+    owned: AbstractSet[str],
+    began_at: float,
+    horizon: float,
+    exclusive: bool,
+) -> Conclusion:
+    """Say what follows from a complete listing of everything newer than `batch.head`.
+
+    `owned` are listed remote batches that some batch of ours is known to own. `began_at` is when the listing began,
+    by the ledger's clock; `horizon` is in seconds after the doubt began.
+    """
+    gone = batch.seen - {remote.id for remote in listed} - batch.ruled_out - owned
+    if gone:
+        return Hold("a remote batch that may have been ours was deleted")
+    candidates = [
+        remote
+        for remote in listed
+        if remote.counts.total == batch.count and remote.id not in owned and remote.id not in batch.ruled_out
+    ]
+    if not candidates:
+        decided = batch.doubt_at is not None and began_at >= batch.doubt_at + horizon
+        return Absent() if decided else LookAgain(batch.seen)
+    if exclusive and len(candidates) == 1:
+        return Adopt(candidates[0])
+    ended = tuple(remote for remote in candidates if remote.status == "ended")
+    if any(remote.archived_at is not None for remote in ended):
+        return Hold("the results of a remote batch that may be ours are archived")
+    seen = batch.seen | {remote.id for remote in candidates}
+    return Peek(ended) if ended else LookAgain(seen)

@@ -1,0 +1,149 @@
+"""Rulings: what one result line means for its prompt, and the row that tells its producer.
+
+A ruling depends on the line, the prompt and what the batch fixed when it ended, never on the time of day: a batch
+that is drained twice is ruled twice the same.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from worker.core.errors import Fate, judge_row
+from worker.core.intake import EXPLANATIONS, Flaw
+from worker.core.model import Batch, Prompt, ResultType
+
+UNKNOWN_ATTEMPTS = 2
+"""How often an error nobody knows is tried: its cause may be the prompt itself."""
+
+
+class CacheCreation(msgspec.Struct, frozen=True):
+    """Tokens written to the cache, by how long they live."""
+
+    ephemeral_5m_input_tokens: int = 0
+    ephemeral_1h_input_tokens: int = 0
+
+
+class TokenUsage(msgspec.Struct, frozen=True):
+    """The `usage` object of a message, as far as money depends on it."""
+
+    input_tokens: int | None = 0
+    output_tokens: int | None = 0
+    cache_read_input_tokens: int | None = 0
+    cache_creation_input_tokens: int | None = 0
+    cache_creation: CacheCreation | None = None
+
+
+class Message(msgspec.Struct, frozen=True):
+    """The part of an answer that is not passed through unread."""
+
+    model: str = "unknown"
+    stop_reason: str | None = None
+    usage: TokenUsage | None = None
+
+
+class InnerError(msgspec.Struct, frozen=True):
+    """`result.error.error`: the error itself, doubly nested by the API."""
+
+    type: str | None = None
+    message: str | None = None
+
+
+class OuterError(msgspec.Struct, frozen=True):
+    """`result.error`: an envelope whose own type is always `error`."""
+
+    error: InnerError | None = None
+
+
+class Result(msgspec.Struct, frozen=True):
+    """One result, as far as it is looked at."""
+
+    type: str
+    message: Message | None = None
+    error: OuterError | None = None
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of the results: whose it is, and the result as raw bytes."""
+
+    custom_id: str
+    result: msgspec.Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What becomes of a prompt: `fate` is `""`, `retry` or `bury`; a retried one gets no row and `attempt`."""
+
+    fate: str = ""
+    reason: str = ""
+    attempt: int = 1
+    parks: bool = False
+
+
+SETTLED = Ruling()
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RESULT_TYPES = frozenset(ResultType)
+
+read_line = msgspec.json.Decoder(Line).decode
+read_result = msgspec.json.Decoder(Result).decode
+
+
+def rule(result: Result, prompt: Prompt, batch: Batch) -> Ruling:
+    """Rule on one result line."""
+    if result.type == ResultType.SUCCEEDED:
+        return SETTLED
+    if result.type not in _RESULT_TYPES:
+        return Ruling("bury", "unknown_result", prompt.attempt)
+    inner = result.error.error if result.error else None
+    fate = judge_row(result.type, inner.type if inner else None, inner.message if inner else None)
+    reason = (inner.type if inner and inner.type else None) or result.type
+    match fate:
+        case Fate.PARK:
+            return Ruling("retry", "account", prompt.attempt, parks=True)
+        case Fate.RETRY | Fate.UNKNOWN:
+            most = batch.max_attempts if fate is Fate.RETRY else min(batch.max_attempts, UNKNOWN_ATTEMPTS)
+            late = prompt.deadline is not None and batch.judged_at is not None and batch.judged_at >= prompt.deadline
+            if prompt.attempt < most and not late:
+                return Ruling("retry", reason, prompt.attempt + 1)
+    return Ruling("bury", reason, prompt.attempt)
+
+
+def spell_instant(instant: float | None) -> str | None:
+    """Spell Unix seconds as a row's timestamp, `2026-11-22T10:00:00.000Z`."""
+    if instant is None:
+        return None
+    moment = _EPOCH + timedelta(seconds=instant)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def write_row(batch: Batch, prompt: Prompt, custom_id: str | None, result: bytes, ended_at: bytes) -> bytes:
+    """Write a row: `result` is the API's own object, byte for byte; `ended_at` is JSON."""
+    return _ROW % (
+        _encode(prompt.id),
+        batch.lane.encode(),
+        _encode(custom_id),
+        batch.uid.encode(),
+        _encode(batch.remote_id if custom_id is not None else None),
+        prompt.attempt,
+        _encode(spell_instant(prompt.enqueued_at)),
+        ended_at,
+        prompt.metadata or b"null",
+        b',"traceparent":%b' % _encode(prompt.traceparent) if prompt.traceparent else b"",
+        result,
+    )
+
+
+_ROW = (
+    b'{"id":%b,"lane":"%b","custom_id":%b,"batch":"%b","batch_id":%b,"attempt":%d,'
+    b'"enqueued_at":%b,"ended_at":%b,"metadata":%b%b,"result":%b}'
+)
+
+
+def unusable_result(flaw: Flaw) -> bytes:
+    """Write the result of a prompt that never reached the API."""
+    error = {"type": "invalid_request_error", "message": f"batchmill: {EXPLANATIONS[flaw]}"}
+    return _encode({"type": "errored", "error": {"type": "error", "error": error}})
+
+
+_encode = msgspec.json.Encoder().encode

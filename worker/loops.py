@@ -1,0 +1,49 @@
+"""A loop: one step again and again in a thread of its own, as often as the step asks for."""
+
+import threading
+from collections.abc import Callable
+
+from dramatiq.errors import BrokerConnectionError
+
+from worker.clock import Clock
+from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError
+from worker.telemetry import Telemetry
+
+AFTER_TROUBLE = 1.0
+
+
+class Loop:
+    """Runs `step`, which returns seconds until its next turn. No error ends it; `ticked_at` tells a watchdog."""
+
+    def __init__(
+        self, *, name: str, step: Callable[[], float], clock: Clock, telemetry: Telemetry, stop: threading.Event
+    ) -> None:
+        self.name = name
+        self.ticked_at = clock.monotonic()
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._step = step
+        self._clock = clock
+        self._telemetry = telemetry
+        self._stop = stop
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            delay = self._turn()
+            self.ticked_at = self._clock.monotonic()
+            self._clock.wait(self._stop, delay)
+
+    def _turn(self) -> float:
+        try:
+            delay = self._step()
+        except (LedgerUnavailableError, LedgerFullError, BrokerConnectionError) as error:
+            self._telemetry.redis_lost(self.name, type(error).__name__)
+            return AFTER_TROUBLE
+        except LedgerRefusedError as error:
+            self._telemetry.warning("redis.refused", role=self.name, error=str(error))
+            return AFTER_TROUBLE
+        except Exception as error:  # noqa: BLE001 - the one place where a loop survives what nobody foresaw; counted
+            self._telemetry.role_failed(self.name, error)
+            return AFTER_TROUBLE
+        self._telemetry.redis_back(self.name)
+        self._telemetry.role_ticked(self.name)
+        return delay

@@ -1,0 +1,228 @@
+"""The one place where parts meet: `build` makes everything a worker process runs of, and starts none of it."""
+
+import threading
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from worker.actors import Knocks, Queue, Step
+from worker.batcher import UID_BYTES, Batcher
+from worker.batches_api import BatchesApi
+from worker.broker import KnockBroker
+from worker.clock import Clock
+from worker.config import Config
+from worker.core.cost import PriceTable, parse_prices
+from worker.core.custom_id import DEPLOYMENT_LENGTH, spell
+from worker.core.figures import Figures
+from worker.core.model import Claim
+from worker.drainer import Drainer
+from worker.ledger.barrier import Barrier, choose_barrier
+from worker.ledger.lease import Leases
+from worker.ledger.ledger import Ledger
+from worker.ledger.store import Store
+from worker.parking import Parking
+from worker.poller import Poller
+from worker.reconciler import Reconciler
+from worker.refusals import Refusals
+from worker.rescuer import Rescuer
+from worker.sinks import Sink
+from worker.sinks import build as build_sink
+from worker.submitter import Submitter
+from worker.telemetry import Telemetry
+from worker.ticker import Ticker
+from worker.workspaces import Workspaces
+
+ROLES = ("batcher", "submitter", "poller", "drainer")
+QUEUES = {"submitter": Queue.SUBMIT, "poller": Queue.POLL, "drainer": Queue.DRAIN}
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A worker process, assembled. Set `stopping` and every long step hands its batch over."""
+
+    config: Config
+    clock: Clock
+    telemetry: Telemetry
+    ledger: Ledger
+    barrier: Barrier
+    api: BatchesApi | None
+    sinks: Mapping[str, Sink]
+    broker: KnockBroker
+    batcher: Batcher | None
+    rescuer: Rescuer
+    ticker: Ticker
+    queues: frozenset[Queue]
+    deployment: str
+    stopping: threading.Event
+
+    def figures(self) -> Figures:
+        """Read what gauges, `/statusz` and `status` show."""
+        lanes = self.ledger.deployment.lanes()
+        return self.ledger.reads.figures(lanes, {lane: self.config.lane(lane).sinks for lane in lanes})
+
+    def close(self) -> None:
+        """Close connections and sinks."""
+        for sink in self.sinks.values():
+            sink.close()
+        if self.api is not None:
+            self.api.close()
+        self.broker.close()
+        self.ledger.store.close()
+
+
+def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles: Sequence[str]) -> App:
+    """Assemble a worker that plays `roles` on the Redis at `url`.
+
+    Raises the ledger's errors when Redis is out of reach or unfit, SinkSettingsError for a sink that cannot work.
+    """
+    stopping = threading.Event()
+    ledger = Ledger.over(Store.connect(url, config.redis.prefix))
+    facts = ledger.deployment.check_server()
+    deployment = ledger.deployment.enter(spell(clock.random_bytes(4))[:DEPLOYMENT_LENGTH].ljust(DEPLOYMENT_LENGTH, "a"))
+    ledger.deployment.note(dedupe_ttl=str(int(config.intake.dedupe_ttl)), intake_max_bytes=str(config.intake.max_bytes))
+    owner = spell(clock.random_bytes(UID_BYTES))
+    barrier = choose_barrier(config.redis.barrier, store=ledger.store, facts=facts, owner=owner, wait=clock.sleep)
+    broker = KnockBroker(url=url, prefix=config.redis.prefix)
+    sinks = {name: build_sink(name, settings) for name, settings in config.sinks.items()}
+    parking = Parking(config=config, ledger=ledger, telemetry=telemetry, clock=clock)
+    recovery = threading.Event()
+    api, steps = None, {}
+    if any(role in QUEUES for role in roles):
+        api = _api(config, telemetry, clock)
+        steps = _steps(
+            config=config,
+            ledger=ledger,
+            api=api,
+            barrier=barrier,
+            sinks=sinks,
+            parking=parking,
+            telemetry=telemetry,
+            clock=clock,
+            deployment=deployment,
+            stopping=stopping,
+            recover=recovery.set,
+        )
+    queues = frozenset(QUEUES[role] for role in roles if role in QUEUES)
+    knocks = Knocks(
+        broker=broker, steps={queue: step for queue, step in steps.items() if queue in queues}, telemetry=telemetry
+    )
+    return App(
+        config=config,
+        clock=clock,
+        telemetry=telemetry,
+        ledger=ledger,
+        barrier=barrier,
+        api=api,
+        sinks=sinks,
+        broker=broker,
+        batcher=Batcher(config=config, ledger=ledger, telemetry=telemetry, clock=clock, recover=recovery.set)
+        if "batcher" in roles
+        else None,
+        rescuer=Rescuer(
+            config=config,
+            ledger=ledger,
+            barrier=barrier,
+            telemetry=telemetry,
+            clock=clock,
+            deployment=deployment,
+            recover_by_token=lambda _lane, _incarnation: True,
+            tidy_knocks=broker.tidy,
+        ),
+        ticker=Ticker(config=config, ledger=ledger, broker=broker, knocks=knocks, clock=clock),
+        queues=queues,
+        deployment=deployment,
+        stopping=stopping,
+    )
+
+
+def read_prices() -> PriceTable:
+    """Read the price table that is shipped with batchmill."""
+    return parse_prices(tomllib.loads((files("worker.core") / "prices.toml").read_text("utf-8")))
+
+
+def _api(config: Config, telemetry: Telemetry, clock: Clock) -> BatchesApi:
+    settings = config.anthropic
+    return BatchesApi(
+        api_key=settings.api_key.reveal(),
+        base_url=settings.base_url,
+        api_version=settings.api_version,
+        betas=settings.betas,
+        requests_per_minute=settings.requests_per_minute,
+        answer_timeout=config.submit.timeout,
+        clock=clock,
+        observe=telemetry.api_request,
+        waited=telemetry.rate_limit_waited,
+    )
+
+
+def _steps(
+    *,
+    config: Config,
+    ledger: Ledger,
+    api: BatchesApi,
+    barrier: Barrier,
+    sinks: Mapping[str, Sink],
+    parking: Parking,
+    telemetry: Telemetry,
+    clock: Clock,
+    deployment: str,
+    stopping: threading.Event,
+    recover: Callable[[], None],
+) -> dict[Queue, Step]:
+    unsent: set[tuple[str, int]] = set()
+    leases = Leases(ledger.batches, config.lease, stopping)
+    workspaces = Workspaces(ledger=ledger, parking=parking)
+    refusals = Refusals(config=config, ledger=ledger, parking=parking, telemetry=telemetry, clock=clock)
+    submitter = Submitter(
+        config=config,
+        ledger=ledger,
+        api=api,
+        barrier=barrier,
+        refusals=refusals,
+        parking=parking,
+        workspaces=workspaces,
+        leases=leases,
+        telemetry=telemetry,
+        clock=clock,
+        deployment=deployment,
+        unsent=unsent,
+        recover=recover,
+    )
+    reconciler = Reconciler(
+        config=config,
+        ledger=ledger,
+        api=api,
+        parking=parking,
+        workspaces=workspaces,
+        leases=leases,
+        telemetry=telemetry,
+        clock=clock,
+        deployment=deployment,
+        unsent=unsent,
+        recover=recover,
+    )
+    poller = Poller(config=config, ledger=ledger, api=api, workspaces=workspaces, telemetry=telemetry, clock=clock)
+    drainer = Drainer(
+        config=config,
+        ledger=ledger,
+        api=api,
+        sinks=sinks,
+        prices=read_prices(),
+        parking=parking,
+        leases=leases,
+        telemetry=telemetry,
+        clock=clock,
+        deployment=deployment,
+    )
+
+    def submit(claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            submitter.step(claim)
+            reconciler.step(claim)
+
+    def drain(claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            drainer.step(claim)
+
+    return {Queue.SUBMIT: submit, Queue.POLL: poller.step, Queue.DRAIN: drain}
