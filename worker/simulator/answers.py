@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from worker.simulator.faults import Fault
-from worker.simulator.rows import Order, Rows, Verdict
+from worker.simulator.rows import ROW, Order, Rows, Verdict
 from worker.simulator.wire import Hangup
 
 BLOCK = 128 << 10  # bytes per send
@@ -25,19 +25,20 @@ LINE = (
 
 def lines(rows: Rows, order: Order, *, done: int, rest: str, batch_id: str, answer_bytes: int) -> Iterator[bytes]:
     """Yield one result line for each row, in the batch's order; all but the first `done` end as `rest`."""
-    records, ids = rows.records(), [custom_id.encode() for custom_id in rows.ids]
+    record, table, width = ROW.unpack_from, rows.table, ROW.size
     models = [model.encode() for model in rows.models]
     tails = [verdict.tail() for verdict in rows.verdicts]
     left_over = Verdict(rest).tail()
     stem, filler = batch_id[-14:].encode(), (FILLER * (answer_bytes // len(FILLER) + 1)).encode()
     for rank, index in enumerate(order.first(order.count)):
-        size, crc, cap, model, number, cached = records[index]
+        size, crc, cap, model, number, cached = record(table, index * width)
+        custom_id = rows.ids[index].encode()
         verdict = rows.verdicts[number]
         if rank >= done:
-            yield b'{"custom_id":"' + ids[index] + left_over
+            yield b'{"custom_id":"' + custom_id + left_over
             continue
         if verdict.result != "succeeded":
-            yield b'{"custom_id":"' + ids[index] + tails[number]
+            yield b'{"custom_id":"' + custom_id + tails[number]
             continue
         text = b"A simulated answer to %d bytes of params, CRC-32 %08x. %b" % (size, crc, filler)
         text = text[: min(answer_bytes, cap * BYTES_PER_TOKEN)]
@@ -47,7 +48,7 @@ def lines(rows: Rows, order: Order, *, done: int, rest: str, batch_id: str, answ
         kept = tokens * 3 // 4 if cached else 0
         written = kept if rank == 0 or crc % 10 < 3 else 0  # noqa: PLR2004  # best effort: seven in ten hit the cache
         yield LINE % (
-            ids[index],
+            custom_id,
             models[model],
             stem + b"%08x" % index,
             content,
@@ -88,9 +89,7 @@ def spoiled(each: Iterator[bytes], count: int, faults: list[Fault]) -> Iterator[
             case "duplicate_line":
                 each = _doubled(each, count // 2, fault.lines)
             case "foreign_line":
-                strangers = (
-                    b'{"custom_id":"stranger_%d' % n + Verdict("expired").tail() for n in range(fault.lines)
-                )
+                strangers = (b'{"custom_id":"stranger_%d' % n + Verdict("expired").tail() for n in range(fault.lines))
                 each = chain(strangers, each)
             case "cut_results":
                 each = _cut(each, int(count * fault.fraction), fault)

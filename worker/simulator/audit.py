@@ -97,9 +97,8 @@ def paid(batch: Batch, rows: Rows, now: float) -> Iterable[str]:
     """The custom_ids whose rows succeeded: only those cost money."""
     if batch.ended_at(now) is None:
         return
-    records = rows.records()
     for index in batch.order.first(batch.done(now)):
-        if rows.verdicts[records[index][4]].result == "succeeded":
+        if rows.verdicts[rows.record(index)[4]].result == "succeeded":
             yield rows.ids[index]
 
 

@@ -15,6 +15,7 @@ RESULTS = ("succeeded", "errored", "canceled", "expired")
 class Batch:
     """A committed batch. Instants are Unix seconds of the simulator's time.
 
+    It lives from `born_at`; `created_at` is shown instead, a little later if need be, for no two batches share it.
     It is processed for `takes` seconds, NEVER for a stuck one; `forced_at` is when somebody ended it by hand.
     """
 
@@ -22,9 +23,10 @@ class Batch:
     workspace: str
     number: int
     created_at: float
+    born_at: float
     takes: float
-    expires_at: float
-    archives_at: float
+    lifetime: float
+    retention: float
     order: Order
     place: tuple[int, int]
     models: list[str]
@@ -48,7 +50,7 @@ class Batch:
         """When processing ended, or None if it goes on."""
         end = NEVER
         if self.takes != NEVER:
-            end = min(self.created_at + self.takes, self.expires_at)
+            end = self.born_at + min(self.takes, self.lifetime)
             end = end if self.cancel_at is None else min(end, self.cancel_at + self.cancel_takes)
         end = end if self.forced_at is None else min(end, self.forced_at)
         return end if end <= now else None
@@ -61,14 +63,14 @@ class Batch:
 
     def archived(self, now: float) -> bool:
         """Whether its results are gone."""
-        return now >= self.archives_at and self.ended_at(now) is not None
+        return now >= self.born_at + self.retention and self.ended_at(now) is not None
 
     def done(self, now: float) -> int:
         """How many requests have been processed; canceling and expiry stop the count."""
         if self.forced_at is not None and self.cancel_at is None:
             return self.count
-        at = min(now, self.expires_at, now if self.cancel_at is None else self.cancel_at) - self.created_at
-        return self.count if at >= self.takes else int(self.count * max(0.0, at) / self.takes)
+        spent = min((now if self.cancel_at is None else min(now, self.cancel_at)) - self.born_at, self.lifetime)
+        return self.count if spent >= self.takes else int(self.count * max(0.0, spent) / self.takes)
 
     @property
     def rest(self) -> str:
@@ -90,17 +92,17 @@ class Batch:
     def document(self, now: float, *, base_url: str, counts: Counter[str] | None) -> dict[str, object]:
         """The API's `message_batch` object; `counts` is None while everything counts as processing."""
         ended = self.ended_at(now)
-        finished = {name: (counts or {}).get(name, 0) for name in RESULTS}
+        finished = {name: counts[name] if counts else 0 for name in RESULTS}
         archived = self.archived(now)
         return {
             "id": self.id,
             "type": "message_batch",
             "processing_status": self.status(now),
             "request_counts": {"processing": self.count - sum(finished.values()), **finished},
-            "ended_at": rfc3339(ended),
+            "ended_at": None if ended is None else rfc3339(max(ended, self.created_at)),
             "created_at": rfc3339(self.created_at),
-            "expires_at": rfc3339(self.expires_at),
-            "archived_at": rfc3339(max(self.archives_at, ended or 0.0)) if archived else None,
+            "expires_at": rfc3339(self.created_at + self.lifetime),
+            "archived_at": rfc3339(self.created_at + self.retention) if archived else None,
             "cancel_initiated_at": rfc3339(self.cancel_at),
             "results_url": f"{base_url}/v1/messages/batches/{self.id}/results" if ended and not archived else None,
         }

@@ -1,8 +1,8 @@
 """Scripted faults: what may go wrong, when, and how often.
 
-`BEFORE` faults strike before anything is done, `AFTER` faults once it is done; both strike at most one at a time
-(the oldest that matches), and only on requests that would otherwise succeed. `SHAPE` faults change what is created
-or sent, and all that match apply. `AT_ONCE` kinds need no request: without `on` they act when they are posted.
+`BEFORE` faults strike an admitted request before anything is done, `AFTER` faults one that succeeded, once it is
+done; of each only the oldest that matches strikes, besides those that merely wait. `SHAPE` faults change what is
+created or sent, and all that match apply. `AT_ONCE` kinds need no request: without `on` they act when posted.
 """
 
 import random
@@ -70,8 +70,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError(f"`{self.kind}` strikes only `{only}`")
         if self.kind == "restore_key" and self.on is not None:
             raise ValueError("`restore_key` acts at once and takes no `on`")
-        if self.early and self.kind not in BEFORE:
-            raise ValueError(f"`{self.kind}` cannot be `early`")
+        if self.early and (self.kind not in BEFORE or self.on != "create"):
+            raise ValueError("only what strikes a create before it is done can be `early`")
 
     @property
     def at_once(self) -> bool:

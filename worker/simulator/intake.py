@@ -6,6 +6,7 @@ to the scanner, which is slower and always right.
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,6 +17,7 @@ from worker.simulator.rows import ROW, Rows
 from worker.simulator.scanner import Unreadable, decode, split
 
 WINDOW = 1 << 20
+HEAD_LIMIT = 64 << 10
 ODD_LIMIT = 4 << 20  # an envelope that is no envelope is kept this far, for its error message
 ID_LENGTH = 64
 HEAD = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"requests"[ \t\r\n]*:[ \t\r\n]*\[')
@@ -63,7 +65,7 @@ class Intake:
             return
         self._pending += piece
         if not self._started:
-            self._start(final=len(self._pending) > WINDOW)
+            self._start(final=len(self._pending) > HEAD_LIMIT)
         if self._odd:
             del self._pending[ODD_LIMIT:]
         elif self._started and len(self._pending) >= self._threshold:
@@ -183,8 +185,7 @@ class Intake:
                 complaint = "String should match pattern '^[a-zA-Z0-9_-]{1,64}$'"
             raise Refusal(400, f"requests.{index}.custom_id: {complaint}")
         if len(set(ids)) != len(ids):
-            seen: set[str] = set()
-            twice = next(each for each in ids if each in seen or seen.add(each))
+            twice = Counter(ids).most_common(1)[0][0]
             raise Refusal(400, f"requests: custom_id's must be unique within a batch. Used more than once: {twice}")
 
 

@@ -78,7 +78,9 @@ class Minute:
             self._level = min(self._limit, self._level + (now - (now if self._at is None else self._at)) * rate)
             self._at = now
             if self._level < 1:
-                message = f"This request would exceed your organization's rate limit of {self._limit} requests per minute"
+                message = (
+                    f"This request would exceed your organization's rate limit of {self._limit} requests per minute"
+                )
                 raise Refusal(429, message, retry_after=math.ceil((1 - self._level) / rate))
             self._level -= 1
             return _headers(self._limit, int(self._level), now + (self._limit - self._level) / rate)

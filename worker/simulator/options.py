@@ -14,9 +14,11 @@ class Options:
     results are archived; all are counted from its creation. `cancel_takes` is the time spent in `canceling`.
     `workspaces` maps API keys to workspace ids; without it every key that starts with `sk-ant-` opens `wrkspc_sim`.
     `requests_per_minute` and `queue_limit` (prompts not yet processed, over all workspaces) refuse nothing while None.
-    `poll_hint` is the `retry-after` of a batch in progress: None is 10 s or `ends_after` if that is less, 0 leaves it out.
-    `framing` is how results travel, `unknown_cursor` what a list answers for a cursor it does not know: the real
-    API's choice in both is undocumented. `clock` gives Unix seconds; `advance` moves the simulator's time on top of it.
+    `poll_hint` is the `retry-after` of a batch in progress: None means 10 or `ends_after` if that is less, 0 leaves it
+    out. `framing` is how results travel, `unknown_cursor` what a list answers to a cursor it does not know; the real
+    API's choice is undocumented in both. `clock` gives Unix seconds, and `Control.advance` adds to it.
+    `answer_bytes` is the length of an answer's text; a result line has some 500 bytes more. `models` replaces the
+    built-in rule of which model names are known.
     """
 
     bind: str = "127.0.0.1"
@@ -35,7 +37,7 @@ class Options:
     organization: str = "5eed0000-0000-4000-8000-000000000000"
     models: Collection[str] | None = None
     max_output_tokens: int = 128_000
-    answer_bytes: int = 260
+    answer_bytes: int = 220
     framing: Literal["chunked", "length", "close"] = "chunked"
     moving_counts: bool = False
     poll_hint: int | None = None

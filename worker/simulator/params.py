@@ -19,9 +19,12 @@ CAP = 2**32 - 1
 KNOWN = re.compile(r"claude-(fable|mythos|opus|sonnet|haiku)-(\d+)(?:-(\d{1,2}))?(?:-\d{8})?|claude-mythos-preview")
 RETIRED = re.compile(r"claude-(opus-4(-[01])?|sonnet-4(-0)?)(-\d{8})?")
 ACCEPTED = frozenset(
-    "model max_tokens messages system metadata stop_sequences thinking tool_choice tools service_tier container"
-    " cache_control inference_geo output_config diagnostics stream temperature top_p top_k context_management"
-    " mcp_servers billing_policy compaction fallbacks fallback_credit_token thread".split()
+    {
+        *("model", "max_tokens", "messages", "system", "metadata", "stop_sequences", "stream", "thinking"),
+        *("tool_choice", "tools", "service_tier", "container", "cache_control", "inference_geo", "output_config"),
+        *("diagnostics", "temperature", "top_p", "top_k", "context_management", "mcp_servers", "billing_policy"),
+        *("compaction", "fallbacks", "fallback_credit_token", "thread"),
+    }
 )
 SAMPLING = ("temperature", "top_p", "top_k")
 
@@ -94,14 +97,9 @@ class Judge:
         return self._verdicts[model]
 
     def _complaint(self, tree: dict[str, Any]) -> Verdict | None:
-        for name, kind in (("model", str), ("max_tokens", int), ("messages", list)):
-            if name not in tree:
-                return _invalid(f"{name}: Field required")
-            if not isinstance(tree[name], kind) or isinstance(tree[name], bool):
-                return _invalid(f"{name}: Input should be a valid {kind.__name__}")
-        for name in tree:
-            if name not in ACCEPTED:
-                return _invalid(f"{name}: Extra inputs are not permitted")
+        return _shape(tree) or self._limits(tree) or self._turns(tree["messages"], tree["model"])
+
+    def _limits(self, tree: dict[str, Any]) -> Verdict | None:
         if tree["max_tokens"] < 1:
             return _invalid("max_tokens: Input should be greater than or equal to 1")
         if tree["max_tokens"] > self._most:
@@ -114,7 +112,7 @@ class Judge:
             for name in SAMPLING:
                 if name in tree:
                     return _invalid(f"{name}: not supported in anthropic-version {LATEST}")
-        return self._turns(tree["messages"], tree["model"])
+        return None
 
     def _turns(self, messages: list[Any], model: str) -> Verdict | None:
         if not messages:
@@ -147,6 +145,16 @@ class Judge:
         if isinstance(url, str) and re.match(r"https?://[^/]*\.invalid(/|:|$)", url):
             return "source: Unable to download the file. Please verify the URL and try again."
         return None
+
+
+def _shape(tree: dict[str, Any]) -> Verdict | None:
+    for name, kind in (("model", str), ("max_tokens", int), ("messages", list)):
+        if name not in tree:
+            return _invalid(f"{name}: Field required")
+        if not isinstance(tree[name], kind) or isinstance(tree[name], bool):
+            return _invalid(f"{name}: Input should be a valid {kind.__name__}")
+    extra = next((name for name in tree if name not in ACCEPTED), None)
+    return None if extra is None else _invalid(f"{extra}: Extra inputs are not permitted")
 
 
 def _invalid(message: str) -> Verdict:

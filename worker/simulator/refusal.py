@@ -28,7 +28,7 @@ def error_object(kind: str, message: str, error_code: str | None = None) -> dict
     return {"type": kind, "message": message, "details": {"error_code": error_code} if error_code else None}
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818  # an answer, not an error of ours
     """An answer other than 2xx. `early` means: sent before the request's body was read."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Refusal(Exception):
     @property
     def retryable(self) -> bool:
         """Whether the API would tell its SDK to try again."""
-        return self.status in (408, 409, 429) or self.status >= 500
+        return self.status in (408, 409, 429) or self.status // 100 == 5  # noqa: PLR2004  # 5xx
 
 
 def unknown_batch(batch_id: str) -> Refusal:

@@ -37,7 +37,13 @@ class Remote:
             return prefix + "".join(self._chance.choices(LETTERS, k=22))
 
     def create(
-        self, workspace: str, rows: Rows, *, body_bytes: int = 0, shapes: list[Fault] | None = None, foreign: bool = False
+        self,
+        workspace: str,
+        rows: Rows,
+        *,
+        body_bytes: int = 0,
+        shapes: list[Fault] | None = None,
+        foreign: bool = False,
     ) -> Batch:
         """Commit a batch now, shaped by `rows`, `hide_from_list`, `stuck` and `end_now` faults."""
         with self._lock:
@@ -54,7 +60,7 @@ class Remote:
         self, workspace: str, rows: Rows, at: float, body_bytes: int, shapes: list[Fault], *, foreign: bool = False
     ) -> Batch:
         options, last = self._options, self._all[-1].created_at if self._all else 0.0
-        at = max(round(at, 6), last + 1e-6)
+        created_at = round(max(at, last + 1e-6), 6)
         for fault in shapes:
             if fault.kind == "rows":
                 verdict = Verdict(fault.result, fault.error_type or "api_error", fault.message, fault.stop_reason)
@@ -63,10 +69,11 @@ class Remote:
             id=self.identity("msgbatch_01"),
             workspace=workspace,
             number=len(self._all) + 1,
-            created_at=at,
+            created_at=created_at,
+            born_at=at,
             takes=options.ends_after,
-            expires_at=at + options.lifetime,
-            archives_at=at + options.retention,
+            lifetime=options.lifetime,
+            retention=options.retention,
             order=Order.shuffled(len(rows.ids), self._chance),
             place=self._spool.keep(rows),
             models=rows.models,
@@ -106,7 +113,10 @@ class Remote:
     def page(
         self, workspace: str, limit: int, *, after: str | None = None, before: str | None = None
     ) -> tuple[list[Batch], bool]:
-        """One page, newest first, next to the cursor on its older (`after`) or newer (`before`) side; and: more?"""
+        """One page, newest first, next to the cursor on its older (`after`) or newer (`before`) side.
+
+        Also returns whether there is more on that side. Raises Refusal 400 for an unknown cursor.
+        """
         with self._lock:
             self._settle()
             now, listed = self._time.now(), self._listed.get(workspace, [])

@@ -62,17 +62,17 @@ class Rows:
             self.verdicts.append(verdict)
         return len(self.verdicts) - 1
 
-    def records(self) -> list[tuple[int, int, int, int, int, bool]]:
-        """All rows as (size, crc32, max_tokens, model, verdict, cached)."""
-        return list(ROW.iter_unpack(self.table))
+    def record(self, index: int) -> tuple[int, int, int, int, int, bool]:
+        """One row as (size, crc32, max_tokens, model, verdict, cached)."""
+        return ROW.unpack_from(self.table, index * ROW.size)
 
     def condemn(self, verdict: Verdict, fraction: float, chance: random.Random) -> None:
         """Give a share (at least one, if any) of the rows that would succeed another end."""
-        healthy = [i for i, record in enumerate(self.records()) if self.verdicts[record[4]] == SUCCEEDED]
+        healthy = [i for i in range(len(self.ids)) if self.verdicts[self.record(i)[4]] == SUCCEEDED]
         share = min(len(healthy), max(1, round(len(self.ids) * fraction))) if fraction > 0 else 0
         number = self.verdict(verdict)
         for index in chance.sample(healthy, share):
-            size, crc, cap, model, _, cached = ROW.unpack_from(self.table, index * ROW.size)
+            size, crc, cap, model, _, cached = self.record(index)
             ROW.pack_into(self.table, index * ROW.size, size, crc, cap, model, number, cached)
 
 
@@ -104,8 +104,10 @@ class Order:
 
 def tally(rows: Rows, order: Order, done: int, rest: str) -> Counter[str]:
     """Count results when the first `done` end as they should and the others as `rest`."""
-    records = rows.records()
-    counts = Counter(rows.verdicts[records[index][4]].result for index in order.first(done))
+    if rows.verdicts == [SUCCEEDED]:
+        counts = Counter(succeeded=done)
+    else:
+        counts = Counter(rows.verdicts[rows.record(index)[4]].result for index in order.first(done))
     counts[rest] += order.count - done
     return counts
 

@@ -9,7 +9,7 @@ SCALAR = re.compile(rb'[^,\]}\[{" \t\r\n]+')
 TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]|"', re.DOTALL)  # the last: a string that has not ended yet
 
 
-class Unreadable(Exception):
+class Unreadable(Exception):  # noqa: N818  # says what the body is
     """Not JSON."""
 
 

@@ -9,13 +9,14 @@ from http import HTTPStatus
 from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
 HEAD_LIMIT = 64 << 10
 PIECE = 1 << 20  # one receive; larger gains nothing on loopback
 LINGER_SECONDS = 5.0
 LINGER_BYTES = 1 << 30
 
 
-class Hangup(Exception):
+class Hangup(Exception):  # noqa: N818  # says what happened on the wire
     """End the connection without (the rest of) an answer; `reset` sends RST, else it just closes."""
 
     def __init__(self, *, reset: bool = True) -> None:
@@ -23,15 +24,15 @@ class Hangup(Exception):
         super().__init__("reset" if reset else "close")
 
 
-class BodyCut(Exception):
+class BodyCut(Exception):  # noqa: N818  # says what happened on the wire
     """The client left before its body was complete."""
 
 
-class BodyStalled(Exception):
+class BodyStalled(Exception):  # noqa: N818  # says what happened on the wire
     """Nothing of the body arrived for longer than the body timeout."""
 
 
-class Malformed(Exception):
+class Malformed(Exception):  # noqa: N818  # says what happened on the wire
     """Not HTTP as we know it; answered 400 and closed."""
 
 
@@ -45,6 +46,7 @@ class Request:
     headers: Mapping[str, str]
     content_length: int | None
     body: Iterator[bytes | memoryview]
+    keep: bool = True
 
     def drain(self) -> None:
         """Read what is left of the body."""
@@ -115,7 +117,8 @@ class Wire:
         if headers.get("expect", "").lower() == "100-continue":
             body = self._after_continue(body)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        return Request(method, unquote(parts.path), query, headers, None if chunked else length or 0, body)
+        keep = protocol == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
+        return Request(method, unquote(parts.path), query, headers, None if chunked else length or 0, body, keep)
 
     def _after_continue(self, body: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -173,7 +176,7 @@ class Wire:
         elif reply.framing == "chunked" and "content-length" not in headers:
             headers["transfer-encoding"] = "chunked"
         headers["connection"] = "keep-alive" if keep else "close"
-        phrase = HTTPStatus(reply.status).phrase if reply.status in HTTPStatus else "Overloaded"
+        phrase = PHRASES.get(reply.status, "Overloaded")
         head = f"HTTP/1.1 {reply.status} {phrase}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items()) + "\r\n"
         if isinstance(reply.body, bytes):
             self._sock.sendall(head.encode("latin-1") + reply.body)
