@@ -206,6 +206,7 @@ def test_without_a_head_the_walk_goes_by_time(api: BatchesApi, server: Server) -
     assert targets(server) == ["?limit=1000"]
 
 
+HEAD = answers(200, batch("b1"))
 EMPTY_BUT_MORE = page(has_more=True)
 
 
@@ -217,7 +218,7 @@ EMPTY_BUT_MORE = page(has_more=True)
         [page("b2", has_more=True), answers(200, b'{"data":[]}')],
         [page("b2", has_more=True), page("b2", has_more=True)],
         [EMPTY_BUT_MORE],
-        [page("b2", has_more=True, anthropic_workspace_id="w1"), page("b3", anthropic_workspace_id="w2")],
+        [page("b2", has_more=True, anthropic_workspace_id="w1"), page("b3", anthropic_workspace_id="w2"), HEAD],
         [page("b2"), answers(500, b"")],
         [answers(404, b""), answers(500, b"")],
         [answers(404, b""), EMPTY_BUT_MORE],

@@ -165,8 +165,11 @@ def test_a_reader_that_gives_up_lets_go_of_the_connection(api: BatchesApi, serve
         exchange.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n" + BODY)
         exchange.read(1)
 
+    kept: list[Iterator[bytes]] = []
+
     def deliver() -> None:
         with api.results("msgbatch_1") as lines:
+            kept.append(lines)  # or the end of the generator would do what closing must do
             next(lines)
             raise OSError("disk full")
 

@@ -49,7 +49,7 @@ class Connection:
         tls = httpx2.create_ssl_context()
         headers = {"anthropic-version": api_version, **({"anthropic-beta": ",".join(betas)} if betas else {})}
 
-        def client(read_timeout: float, limits: httpx2.Limits) -> anthropic.Anthropic:
+        def client(read_timeout: float) -> anthropic.Anthropic:
             timeout = httpx2.Timeout(read_timeout, connect=_CONNECT_TIMEOUT, write=_WRITE_TIMEOUT)
             return anthropic.Anthropic(
                 api_key=api_key,
@@ -59,16 +59,16 @@ class Connection:
                 timeout=timeout,
                 open_telemetry=False,
                 http_client=anthropic.DefaultHttpxClient(
-                    verify=tls, timeout=timeout, limits=limits, follow_redirects=False, http2=False
+                    verify=tls, timeout=timeout, follow_redirects=False, http2=False
                 ),
             )
 
-        self._reader = client(_READ_TIMEOUT, httpx2.Limits(max_connections=100, max_keepalive_connections=10))
-        # A reused connection may be dead already: the body would vanish in it, and the create be in doubt for nothing.
-        self._creator = client(answer_timeout, httpx2.Limits(max_connections=100, max_keepalive_connections=0))
+        self._reader = client(_READ_TIMEOUT)
+        self._creator = client(answer_timeout)
 
     def create(self, body: WithheldBody, nbytes: int) -> Answer:
         """Post one batch. Raises NoAnswer, whatever the reason: `body` knows whether its last byte has left."""
+        # A reused connection may be dead already: the body would vanish in it, and the create be in doubt for nothing.
         headers = {"Content-Length": str(nbytes), "Connection": "close"}
         try:
             response = self._creator.post(
@@ -134,7 +134,7 @@ def _complete(ask: Callable[[], httpx2.Response]) -> Answer:
 
 
 def _options(*, headers: Mapping[str, str] | None = None, params: Mapping[str, object] | None = None) -> RequestOptions:
-    return {"headers": headers or {}, "params": params or {}, "max_retries": 0, "follow_redirects": False}
+    return {"headers": headers or {}, "params": params or {}}
 
 
 def _answer(response: httpx2.Response) -> Answer:
