@@ -1,7 +1,6 @@
 """The batcher: looks at a lane's window and seals its head when a limit, a deadline or an operator says so."""
 
 from collections import Counter
-from collections.abc import Callable
 
 from worker.clock import Clock
 from worker.config import Config, Lane
@@ -19,14 +18,11 @@ UID_BYTES = 10
 class Batcher:
     """Seals windows. It remembers how far it has read each lane, so that waiting prompts are read once."""
 
-    def __init__(
-        self, *, config: Config, ledger: Ledger, telemetry: Telemetry, clock: Clock, recover: Callable[[], None]
-    ) -> None:
+    def __init__(self, *, config: Config, ledger: Ledger, telemetry: Telemetry, clock: Clock) -> None:
         self._config = config
         self._ledger = ledger
         self._telemetry = telemetry
         self._clock = clock
-        self._recover = recover
         self._windows: dict[str, Window] = {}
 
     def step(self, lane: str) -> float | None:
@@ -54,10 +50,7 @@ class Batcher:
     def _seal(self, lane: str, window: Window, decision: Seal, now: float) -> float | None:
         uid = spell(self._clock.random_bytes(UID_BYTES))
         answer = self._ledger.lanes.seal(lane, uid, window, decision, max_unposted=self._config.submit.max_unposted)
-        if answer == "RECOVER":
-            self._recover()
-            return None
-        if answer == "FULL":
+        if answer in ("RECOVER", "FULL"):
             return None
         del self._windows[lane]
         if answer == "SEALED":

@@ -1,6 +1,5 @@
 """The reconciler: ends the doubt about a POST whose answer nobody saw, by proof and never by guess."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from worker.batches_api import ApiError, BatchesApi
@@ -36,7 +35,6 @@ class Reconciler:
         clock: Clock,
         deployment: str,
         unsent: set[tuple[str, int]],
-        recover: Callable[[], None],
     ) -> None:
         self._config = config
         self._ledger = ledger
@@ -48,7 +46,6 @@ class Reconciler:
         self._clock = clock
         self._deployment = deployment
         self._unsent = unsent
-        self._recover = recover
 
     def step(self, claim: Claim) -> None:
         """Look once at a batch in doubt; one in another state is left alone."""
@@ -115,8 +112,6 @@ class Reconciler:
         if answer == "OK":
             self._telemetry.doubt_resolved(replace(batch, remote_id=remote.id), "adopted")
             self._parking.accepted(batch)
-        elif answer == "RECOVER":
-            self._recover()
         elif answer == "SHARED":
             self._by_token(batch, claim, remote, lanes)
         elif answer == "OWNED":
@@ -172,8 +167,6 @@ class Reconciler:
         )
         if answer == "OK":
             self._telemetry.doubt_resolved(batch, "resubmitted")
-        elif answer == "RECOVER":
-            self._recover()
 
     def _hold(self, batch: Batch, claim: Claim, reason: str) -> None:
         answer = self._ledger.batches.advance(batch, Event.HOLD, fence=claim.fence, delay=NEVER, reason=reason)

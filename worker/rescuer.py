@@ -25,7 +25,7 @@ class Rescuer:
         telemetry: Telemetry,
         clock: Clock,
         deployment: str,
-        recover_by_token: Callable[[str, str], bool],
+        recover_by_token: Callable[[str], bool],
         tidy_knocks: Callable[[], object],
     ) -> None:
         self._config = config
@@ -80,7 +80,7 @@ class Rescuer:
             self._ledger.lanes.begin_recovery(lane)
             self._telemetry.recovery_started(lane)
             return
-        if self._recover_by_token(lane, incarnation):
+        if self._recover_by_token(lane):
             self._ledger.lanes.recovered(lane, incarnation, self._barrier.kind)
             self._telemetry.recovery_finished(lane, self._ledger.store.now() - past.recovering_since)
 

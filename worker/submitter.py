@@ -4,7 +4,7 @@ Head of the API's list first, then the body but for its last byte, then the inte
 the answer says is recorded as a fact; no answer is a doubt, which the reconciler ends.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 from worker.batches_api import ApiError, BatchesApi, Created, InDoubt, Listing, NotSent, Refused
@@ -102,7 +102,6 @@ class Submitter:
         clock: Clock,
         deployment: str,
         unsent: set[tuple[str, int]],
-        recover: Callable[[], None],
     ) -> None:
         self._config = config
         self._ledger = ledger
@@ -116,7 +115,6 @@ class Submitter:
         self._clock = clock
         self._deployment = deployment
         self._unsent = unsent
-        self._recover = recover
 
     def step(self, claim: Claim) -> None:
         """Take a sealed batch as far as it will go; a batch in another state is left alone."""
@@ -169,10 +167,8 @@ class Submitter:
         except (LostLeaseError, StoppingError):
             self._give_back(batch)
             self._ledger.batches.advance(batch, None, fence=claim.fence)
-        except IntentRefusedError as refusal:
+        except IntentRefusedError:
             self._give_back(batch)
-            if str(refusal) == "RECOVER":
-                self._recover()
         except InDoubt as error:
             self._doubt(posted, error)
         except (NotSent, Refused) as error:

@@ -2,7 +2,7 @@
 
 import threading
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -24,6 +24,7 @@ from worker.ledger.store import Store
 from worker.parking import Parking
 from worker.poller import Poller
 from worker.reconciler import Reconciler
+from worker.recovery import Recovery
 from worker.refusals import Refusals
 from worker.rescuer import Rescuer
 from worker.sinks import Sink
@@ -86,10 +87,12 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
     broker = KnockBroker(url=url, prefix=config.redis.prefix)
     sinks = {name: build_sink(name, settings) for name, settings in config.sinks.items()}
     parking = Parking(config=config, ledger=ledger, telemetry=telemetry, clock=clock)
-    recovery = threading.Event()
-    api, steps = None, {}
+    api, recovery, steps = None, None, {}
     if any(role in QUEUES for role in roles):
         api = _api(config, telemetry, clock)
+        recovery = Recovery(
+            config=config, ledger=ledger, api=api, telemetry=telemetry, clock=clock, deployment=deployment
+        )
         steps = _steps(
             config=config,
             ledger=ledger,
@@ -101,7 +104,6 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
             clock=clock,
             deployment=deployment,
             stopping=stopping,
-            recover=recovery.set,
         )
     queues = frozenset(QUEUES[role] for role in roles if role in QUEUES)
     knocks = Knocks(
@@ -116,9 +118,7 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
         api=api,
         sinks=sinks,
         broker=broker,
-        batcher=Batcher(config=config, ledger=ledger, telemetry=telemetry, clock=clock, recover=recovery.set)
-        if "batcher" in roles
-        else None,
+        batcher=Batcher(config=config, ledger=ledger, telemetry=telemetry, clock=clock) if "batcher" in roles else None,
         rescuer=Rescuer(
             config=config,
             ledger=ledger,
@@ -126,7 +126,7 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
             telemetry=telemetry,
             clock=clock,
             deployment=deployment,
-            recover_by_token=lambda _lane, _incarnation: True,
+            recover_by_token=recovery.step if recovery is not None else _left_to_others,
             tidy_knocks=broker.tidy,
         ),
         ticker=Ticker(config=config, ledger=ledger, broker=broker, knocks=knocks, clock=clock),
@@ -139,6 +139,11 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
 def read_prices() -> PriceTable:
     """Read the price table that is shipped with batchmill."""
     return parse_prices(tomllib.loads((files("worker.core") / "prices.toml").read_text("utf-8")))
+
+
+def _left_to_others(_lane: str) -> bool:
+    """A process without the API cannot ask what Redis has forgotten."""
+    return False
 
 
 def _api(config: Config, telemetry: Telemetry, clock: Clock) -> BatchesApi:
@@ -168,7 +173,6 @@ def _steps(
     clock: Clock,
     deployment: str,
     stopping: threading.Event,
-    recover: Callable[[], None],
 ) -> dict[Queue, Step]:
     unsent: set[tuple[str, int]] = set()
     leases = Leases(ledger.batches, config.lease, stopping)
@@ -187,7 +191,6 @@ def _steps(
         clock=clock,
         deployment=deployment,
         unsent=unsent,
-        recover=recover,
     )
     reconciler = Reconciler(
         config=config,
@@ -200,7 +203,6 @@ def _steps(
         clock=clock,
         deployment=deployment,
         unsent=unsent,
-        recover=recover,
     )
     poller = Poller(config=config, ledger=ledger, api=api, workspaces=workspaces, telemetry=telemetry, clock=clock)
     drainer = Drainer(

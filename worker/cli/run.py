@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args)
     if config is None:
         return EX_CONFIG
+    if not config.anthropic.api_key and set(args.roles) != {"batcher"}:
+        return complain("no API key: set ANTHROPIC_API_KEY, or name a file in anthropic.api_key_file", EX_CONFIG)
     signals = Signals()
     with signals.caught():
         return serve(config, roles=args.roles, signals=signals, args=args)

@@ -17,6 +17,7 @@ class Event(StrEnum):
     ADOPT = "adopt"  # reconciling proved that a remote batch is ours
     REFUSE = "refuse"  # the API said no, or the last byte was never sent: nothing exists
     ABSENT = "absent"  # the horizon passed and a complete listing shows no candidate
+    FIND = "find"  # recovery found the remote batch of an intent that Redis had forgotten
     DISOWN = "disown"  # the results carry somebody else's token
     CANCEL = "cancel"  # the remote batch is being canceled, by us or by others
     END = "end"  # the remote batch has ended
@@ -31,12 +32,14 @@ class Event(StrEnum):
 TABLE: dict[State, dict[Event, State]] = {
     State.SEALED: {
         Event.SUBMIT: State.SUBMITTING,
+        Event.FIND: State.IN_PROGRESS,
         Event.SKIP: State.ENDED,
         Event.HOLD: State.HELD,
     },
     State.SUBMITTING: {
         Event.ACCEPT: State.IN_PROGRESS,
         Event.ADOPT: State.IN_PROGRESS,
+        Event.FIND: State.IN_PROGRESS,
         Event.REFUSE: State.SEALED,
         Event.ABSENT: State.SEALED,
         Event.HOLD: State.HELD,

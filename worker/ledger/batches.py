@@ -177,6 +177,17 @@ class Batches:
             tail=remote_fields(remote, workspace_id=workspace_id),
         )
 
+    def found(self, batch: Batch, remote: RemoteBatch, attempt: int) -> str:
+        """Record a remote batch that recovery has proved to be this batch's: OK or STALE."""
+        key = self.store.keys.remote(batch.lane, remote.id)
+        self.store.read("set", key, batch.uid, ex=REMOTE_SECONDS)
+        names = remote_fields(remote)
+        fields: dict[str, Any] = dict(zip(names[::2], names[1::2], strict=True))
+        posted_at = repr(batch.posted_at or self.store.now())
+        return self.advance(
+            batch, Event.FIND, unposted=0, remote_id=remote.id, attempt=str(attempt), posted_at=posted_at, **fields
+        )
+
     def adopt(self, batch: Batch, remote: RemoteBatch, *, fence: str, lanes: Sequence[str], alone: bool) -> str:
         """Take a remote batch for this attempt's: OK, STALE, SHARED, OWNED or RECOVER.
 

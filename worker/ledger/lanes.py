@@ -78,13 +78,26 @@ class Lanes:
                 break
         return taken
 
+    def between(self, lane: str, after: str, last: str) -> Iterator[tuple[str, dict[bytes, bytes]]]:
+        """Yield a lane's entries behind `after` up to `last`, page by page; `last` may be exclusive, as in `(1-0`."""
+        key = self.store.keys.prompts(lane)
+        while True:
+            page = self.store.read("xrange", key, f"({after}", last, PAGE)
+            for entry_id, fields in page:
+                yield entry_id.decode(), fields
+            if len(page) < PAGE:
+                return
+            after = page[-1][0].decode()
+
     def taken_counts(self, lanes: list[str]) -> set[int]:
         """Return the counts of all batches that may still create a remote batch."""
         answers = self.store.read_all(("zrange", self.store.keys.unposted(lane), 0, -1, False, True) for lane in lanes)
         return {int(score) for answer in answers for _, score in answer}
 
-    def seal(self, lane: str, uid: str, window: Window, decision: Seal, *, max_unposted: int) -> str:
-        """Commit a seal: SEALED, MINE, STALE, FULL or RECOVER."""
+    def seal(
+        self, lane: str, uid: str, window: Window, decision: Seal, *, max_unposted: int, recovered: bool = True
+    ) -> str:
+        """Commit a seal: SEALED, MINE, STALE, FULL or RECOVER. Only recovery seals in a lane not yet `recovered`."""
         keys, cut = self.store.keys, decision.cut
         unusable = window.unusable_within(cut)
         self._note_unusable(lane, uid, unusable)
@@ -102,6 +115,7 @@ class Lanes:
             count=cut.count,
             unusable_count=len(unusable),
             max_unposted=max_unposted,
+            recovered="yes" if recovered else "no",
             tail=[
                 *("first", window.first or cut.last, "bytes", cut.bytes, "trigger", decision.trigger),
                 *("attempt", 0, "deadline", "" if window.deadline is None else str(window.deadline)),
