@@ -39,7 +39,8 @@ def logger(name: str = NAME) -> BoundLogger:
     wrapped = logging.getLogger(name)
     if not wrapped.handlers:
         wrapped.addHandler(logging.NullHandler())  # else logging's last resort would print them unredacted
-    return cast("BoundLogger", structlog.wrap_logger(wrapped, processors=_FROM_STRUCTLOG, wrapper_class=BoundLogger))
+    made = structlog.wrap_logger(wrapped, processors=_FROM_STRUCTLOG, wrapper_class=BoundLogger)
+    return cast("BoundLogger", made.bind())  # bound once: else the proxy would be resolved for every line
 
 
 def configure_logging(

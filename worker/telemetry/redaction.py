@@ -22,26 +22,37 @@ _SECRET_NAME = re.compile(
 # Names under which a prompt or an answer travels.
 _CONTENT_NAMES = frozenset({"params", "messages", "message", "prompt", "content", "body", "metadata", "system", "text"})
 
-_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
+# Most text has none of these, and one look is cheaper than six.
+_SUSPICIOUS = re.compile(r"sk-ant-|api[-_]?key|authorization|bearer|://|[?&]|Command #", re.IGNORECASE)
+_PATTERNS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"sk-ant-[A-Za-z0-9_-]+"), f"sk-ant-{HIDDEN}"),
-    # A header as `name: value`, `name=value`, or inside a printed dict or tuple, its value with or without a scheme.
+    # A header as `name: value`, `name=value`, or inside a printed dict or tuple. With `authorization` two words go,
+    # since the first may be the scheme or the secret.
+    (
+        re.compile(r"((?:x-api-key|api[-_]?key)[\"']?\s*[:=,]\s*(?:b?[\"'])?)[^\s\"',;}\])]+", re.IGNORECASE),
+        rf"\1{HIDDEN}",
+    ),
     (
         re.compile(
-            r"((?:authorization|x-api-key|api[-_]?key)[\"']?\s*[:=,]\s*b?[\"']?(?:(?:bearer|basic)\s+)?)[^\s\"',;}\])]+",
-            re.IGNORECASE,
+            r"(authorization[\"']?\s*[:=,]\s*(?:b?[\"'])?)[^\s\"',;}\])]+(?:[ \t]+[^\s\"',;}\])]+)?", re.IGNORECASE
         ),
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"\b(bearer\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), rf"\1{HIDDEN}"),
-    # Up to the last @ of the word: a password may hold an @, and in a careless Redis URL a slash.
-    (re.compile(r"(?<=redis://)[^\s\"'<>]*@|(?<=rediss://)[^\s\"'<>]*@|(?<=://)[^\s\"'<>/?#]*@"), f"{HIDDEN}@"),
+    # Up to the last @ of the word: in a careless Redis URL the password holds an @ or a slash.
+    (
+        re.compile(r"(rediss?://)([^\s\"'<>]+)"),
+        lambda found: f"{found[1]}{HIDDEN}{found[2][found[2].rfind('@') :]}" if "@" in found[2] else found[0],
+    ),
+    (re.compile(r"(?<=://)[^\s\"'<>/?#]*@"), f"{HIDDEN}@"),
     (
         re.compile(r"([?&](?:password|passwd|pwd|token|secret|api[-_]?key|signature|sig)=)[^\s&\"'#]+", re.IGNORECASE),
         rf"\1{HIDDEN}",
     ),
-    # redis-py quotes the command, which may be a prompt on its way in, when one of a pipeline fails.
-    (re.compile(r"(Command # \d+ \().*(\) of pipeline caused error)", re.DOTALL), rf"\1{HIDDEN}\2"),
 )
+# redis-py quotes the command, which may be a prompt on its way in, when one of a pipeline fails.
+_COMMAND = re.compile(r"Command # \d+ \(")
+_COMMAND_END = ") of pipeline caused error"
 
 
 class Redactor:
@@ -58,10 +69,12 @@ class Redactor:
         cleaned = value if clip is not None else value[: 2 * longest]
         if self._known is not None:
             cleaned = self._known.sub(HIDDEN, cleaned)
-        for pattern, replacement in _PATTERNS:
-            cleaned = pattern.sub(replacement, cleaned)
-        # A lone surrogate cannot be written as UTF-8.
-        cleaned = cleaned.encode("utf-8", "replace").decode()
+        if _SUSPICIOUS.search(cleaned):
+            cleaned = _without_command(cleaned)
+            for pattern, replacement in _PATTERNS:
+                cleaned = pattern.sub(replacement, cleaned)
+        if not cleaned.isascii():  # a lone surrogate cannot be written as UTF-8
+            cleaned = cleaned.encode("utf-8", "replace").decode()
         if clip is not None:
             return clip(cleaned, longest)
         return cleaned if len(value) <= longest and len(cleaned) <= longest else f"{cleaned[: longest - 1]}…"
@@ -100,3 +113,11 @@ class Redactor:
             case _:
                 shown = f"<{type(value).__name__}>"
         return shown
+
+
+def _without_command(text: str) -> str:
+    opening, end = _COMMAND.search(text), text.rfind(_COMMAND_END)
+    if opening is None:
+        return text
+    # Where its end was cut off, all the rest may be the command.
+    return f"{text[: opening.end()]}{HIDDEN}{text[end:] if end >= opening.end() else ''}"
