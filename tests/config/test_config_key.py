@@ -66,3 +66,9 @@ def test_secrets_are_not_quoted_in_any_problem(tmp_path: Path) -> None:
         load(tmp_path, toml, {"ANTHROPIC_API_KEY": "hunter2\n\x07x", "BATCHMILL_REDIS_URL": "hunter2"})
     assert len(caught.value.problems) == 6
     assert "hunter2" not in str(caught.value)
+
+
+def test_no_typo_is_led_to_the_key(tmp_path: Path) -> None:
+    """A file that misspells it is told of the key's file, not of a key it would refuse next."""
+    with pytest.raises(ConfigError, match=r"did you mean anthropic\.api_key_file\?"):
+        load(tmp_path, "[anthropic]\napi_kye = 'x'", {})

@@ -191,3 +191,15 @@ def test_reading_the_configuration_is_light() -> None:
     script = "import sys, worker.config, worker.clock; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert not {"anthropic", "redis", "dramatiq", "msgspec", "structlog", "asyncio"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        "[anthropic]\nmax_in_flight_requests = 10_000",
+        "[lanes.default]\nsinks = ['a', 'b']\n[sinks.a]\ntype = 'stdout'\n[sinks.b]\ntype = 'stdout'\npath = 'x'",
+    ],
+)
+def test_what_only_looks_like_a_conflict_is_fine(tmp_path: Path, toml: str) -> None:
+    """A batch may fill the queue limit exactly; sinks that write no files share no paths."""
+    assert load(tmp_path, toml)
