@@ -30,6 +30,9 @@ QUEUE_OF: dict[State, Queue] = {
     State.DELIVERED: Queue.DRAIN,
 }
 
+ROLE_OF = {Queue.SUBMIT: "submitter", Queue.POLL: "poller", Queue.DRAIN: "drainer"}
+"""Who answers knocks of a queue, as logs and metrics name it."""
+
 _PRIORITY = {Queue.POLL: 0, Queue.SUBMIT: 1, Queue.DRAIN: 2}
 """Lower goes first: a poll is short, and a batch that is not submitted earns nothing."""
 
@@ -64,14 +67,15 @@ class Knocks:
         return declare(follow)
 
     def _follow(self, queue: Queue, step: Step, claims: Sequence[Claim]) -> None:
+        role = ROLE_OF[queue]
         try:
             step(claims)
         except LedgerUnavailableError as error:
-            self._telemetry.redis_lost(queue, type(error).__name__)
+            self._telemetry.redis_lost(role, type(error).__name__)
         except (LedgerFullError, LedgerRefusedError, NotDurableError, ApiError) as error:
-            self._telemetry.warning("step.failed", queue=queue.value, error=str(error))
+            self._telemetry.warning("step.failed", role=role, error=str(error))
         except Exception as error:  # noqa: BLE001 - the batch comes due again; the error is counted and logged
-            self._telemetry.role_failed(queue, error)
+            self._telemetry.role_failed(role, error)
         else:
-            self._telemetry.redis_back(queue)
-            self._telemetry.role_ticked(queue)
+            self._telemetry.redis_back(role)
+            self._telemetry.role_ticked(role)

@@ -31,13 +31,14 @@ class Daemon:
         self._app = app
         self._stop_loops = threading.Event()
         self._quiet = threading.Event()
-        self._worker = make_worker(app.broker, queues={str(queue) for queue in app.queues}, threads=app.config.threads)
+        self._worker = make_worker(app.broker, queues={str(queue) for queue in app.steps}, threads=app.config.threads)
         self._loops = [self._loop("ticker", app.ticker.step), self._loop("rescuer", app.rescuer.step)]
         if app.batcher is not None:
             self._loops.append(self._loop("batcher", self._seal_all))
         self._loops.append(self._loop("sink-checks", self._check_sinks))
         self._sink_problems: dict[str, str] = {}
         token = app.config.http.token_file
+        threading.excepthook = self._thread_died
         self._http = OpsServer(
             bind=app.config.http.bind,
             port=app.config.http.port,
@@ -52,6 +53,7 @@ class Daemon:
             app.figures,
             in_flight_limit=app.config.anthropic.max_in_flight_requests,
             now=app.clock.now,
+            failed=lambda error: app.telemetry.warning("figures.unread", error_type=type(error).__name__),
         )
         self._prepared: set[str] = set()
 
@@ -65,7 +67,7 @@ class Daemon:
         app.rescuer.step()
         for loop in self._loops:
             loop.thread.start()
-        if app.queues:
+        if app.steps:
             self._worker.start()
         return port
 
@@ -76,7 +78,7 @@ class Daemon:
         self._stop_loops.set()
         app.stopping.set()
         left = max(0.5, timeout - RESERVE_SECONDS)
-        if app.queues:
+        if app.steps:
             self._worker.stop(timeout=int(left * 1000))
         for loop in self._loops:
             loop.thread.join(max(0.1, left - (app.clock.monotonic() - began)))
@@ -87,7 +89,7 @@ class Daemon:
         """Take no new work and go on running: SIGTSTP."""
         self._quiet.set()
         self._stop_loops.set()
-        if self._app.queues:
+        if self._app.steps:
             self._worker.pause()
 
     def reload(self, config: Config) -> None:
@@ -105,7 +107,7 @@ class Daemon:
         if self._quiet.is_set() or self._stop_loops.is_set():
             return []
         threads = [loop.thread for loop in self._loops]
-        if self._app.queues:
+        if self._app.steps:
             threads += [*self._worker.consumers.values(), *self._worker.workers]
         return [thread.name for thread in threads if not thread.is_alive()]
 
@@ -133,6 +135,11 @@ class Daemon:
     def status(self) -> Mapping[str, Any]:
         """Return the report of `/statusz`."""
         return report(self._app.figures(), in_flight_limit=self._app.config.anthropic.max_in_flight_requests)
+
+    def _thread_died(self, death: threading.ExceptHookArgs) -> None:
+        """Tell of an exception that ended a thread, without its text; the watchdog acts on it."""
+        if death.exc_value is not None:
+            self._app.telemetry.role_failed(death.thread.name if death.thread else "thread", death.exc_value)
 
     def _loop(self, name: str, step: Any) -> Loop:
         return Loop(name=name, step=step, clock=self._app.clock, telemetry=self._app.telemetry, stop=self._stop_loops)

@@ -53,7 +53,7 @@ class App:
     batcher: Batcher | None
     rescuer: Rescuer
     ticker: Ticker
-    queues: frozenset[Queue]
+    steps: Mapping[Queue, Step]
     deployment: str
     stopping: threading.Event
 
@@ -105,10 +105,9 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
             deployment=deployment,
             stopping=stopping,
         )
-    queues = frozenset(QUEUES[role] for role in roles if role in QUEUES)
-    knocks = Knocks(
-        broker=broker, steps={queue: step for queue, step in steps.items() if queue in queues}, telemetry=telemetry
-    )
+    played = {QUEUES[role] for role in roles if role in QUEUES}
+    steps = {queue: step for queue, step in steps.items() if queue in played}
+    knocks = Knocks(broker=broker, steps=steps, telemetry=telemetry)
     return App(
         config=config,
         clock=clock,
@@ -130,7 +129,7 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
             tidy_knocks=broker.tidy,
         ),
         ticker=Ticker(config=config, ledger=ledger, broker=broker, knocks=knocks, clock=clock),
-        queues=queues,
+        steps=steps,
         deployment=deployment,
         stopping=stopping,
     )

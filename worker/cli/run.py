@@ -92,17 +92,17 @@ class Signals:
 def serve(config: "Config", *, roles: tuple[str, ...], signals: Signals, args: argparse.Namespace) -> int:
     """Assemble, start and watch a daemon until `signals` says stop."""
     # the SDK and dramatiq cost seconds: a wrong flag or setting is told before they are imported
-    from worker.clock import Clock  # noqa: PLC0415
-    from worker.embedded import EmbeddedFailed, EmbeddedUnavailable  # noqa: PLC0415
-    from worker.http import BindError  # noqa: PLC0415
-    from worker.ledger.store import LedgerRefusedError, LedgerUnavailableError  # noqa: PLC0415
-    from worker.sinks import SinkSettingsError  # noqa: PLC0415
-    from worker.telemetry import Telemetry, configure_logging  # noqa: PLC0415
+    from worker.clock import Clock
+    from worker.embedded import EmbeddedFailed, EmbeddedUnavailable
+    from worker.http import BindError
+    from worker.ledger.store import LedgerRefusedError, LedgerUnavailableError
+    from worker.sinks import SinkSettingsError
+    from worker.telemetry import Telemetry, configure_logging
 
     configure_logging(
         format=config.log.format,  # type: ignore[arg-type]  # the settings allow just these words
         level=config.log.level,
-        secrets=[config.anthropic.api_key.reveal()] if config.anthropic.api_key else [],
+        secrets=_secrets(config),
     )
     clock = Clock()
     telemetry = Telemetry(version=_version())
@@ -128,8 +128,8 @@ def serve(config: "Config", *, roles: tuple[str, ...], signals: Signals, args: a
 
 
 def _start(config: "Config", url: str, roles: tuple[str, ...], telemetry: Any, clock: Any) -> "tuple[Daemon, int]":
-    from worker.daemon import Daemon  # noqa: PLC0415
-    from worker.wiring import build  # noqa: PLC0415
+    from worker.daemon import Daemon
+    from worker.wiring import build
 
     daemon = Daemon(build(config, url=url, telemetry=telemetry, clock=clock, roles=roles))
     return daemon, daemon.start()
@@ -165,9 +165,9 @@ def _reload(daemon: "Daemon", args: argparse.Namespace, telemetry: Any) -> None:
 
 
 def _embedded(config: "Config", telemetry: Any, stack: contextlib.ExitStack) -> str:
-    from pathlib import Path  # noqa: PLC0415
+    from pathlib import Path
 
-    from worker.embedded import EmbeddedServer  # noqa: PLC0415
+    from worker.embedded import EmbeddedServer
 
     server = EmbeddedServer.start(
         Path(config.redis.directory), max_memory_bytes=config.redis.max_memory, log=telemetry.info
@@ -175,6 +175,14 @@ def _embedded(config: "Config", telemetry: Any, stack: contextlib.ExitStack) -> 
     stack.enter_context(server)
     telemetry.embedded_started(url=server.url.split("@")[-1])
     return server.url
+
+
+def _secrets(config: "Config") -> list[str]:
+    """Return what must never be logged, beyond what looks like a secret by itself."""
+    from urllib.parse import urlsplit
+
+    secrets = [config.anthropic.api_key.reveal(), urlsplit(config.redis.url).password or ""]
+    return [secret for secret in secrets if secret]
 
 
 def _roles(text: str) -> tuple[str, ...]:
@@ -186,7 +194,7 @@ def _roles(text: str) -> tuple[str, ...]:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version("batchmill")

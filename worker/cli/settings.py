@@ -26,7 +26,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 def read_config(args: argparse.Namespace) -> "Config | None":
     """Read the configuration; tells every problem on stderr and returns None when there are any."""
-    from worker.config import ConfigError, load_config  # noqa: PLC0415 - `--help` need not pay for it
+    from worker.config import ConfigError, load_config
 
     overrides = {}
     for word in args.set:

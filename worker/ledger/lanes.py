@@ -78,6 +78,10 @@ class Lanes:
                 break
         return taken
 
+    def length(self, lane: str) -> int:
+        """Return how many prompts of the lane are not settled."""
+        return int(self.store.read("xlen", self.store.keys.prompts(lane)))
+
     def between(self, lane: str, after: str, last: str) -> Iterator[tuple[str, dict[bytes, bytes]]]:
         """Yield a lane's entries behind `after` up to `last`, page by page; `last` may be exclusive, as in `(1-0`."""
         key = self.store.keys.prompts(lane)

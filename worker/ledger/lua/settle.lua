@@ -47,6 +47,7 @@ for at = 1, #outcomes, 4 do
   end
 end
 local settled = redis.call("XDEL", prompts, unpack(gone))
-redis.call("HINCRBY", lane, "sealed_entries", -settled)
+-- Lua spells minus nothing "-0", which is no integer to Redis
+if settled > 0 then redis.call("HINCRBY", lane, "sealed_entries", -settled) end
 if requeued > 0 then redis.call("HINCRBY", lane, "requeued", requeued) end
 return tostring(settled)
