@@ -12,7 +12,8 @@ UID_LENGTH = 16  # 80 random bits in base32
 MAX_ATTEMPT = 99
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
-_TOKEN = re.compile(r"([a-z2-7]{6})_([a-z2-7]{16})_(\d\d)_(\d{1,20}-\d{1,20})")
+_NUMBER = r"(?:0|[1-9]\d{0,19})"  # as Redis spells it: another spelling would be a second name for one prompt
+_TOKEN = re.compile(rf"([a-z2-7]{{6}})_([a-z2-7]{{16}})_(?!00)(\d\d)_({_NUMBER}-{_NUMBER})")
 
 
 @dataclass(frozen=True, slots=True)

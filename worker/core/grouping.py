@@ -81,7 +81,9 @@ class Window:
         return self.cuts[-1] if self.cuts else None
 
     def add(self, entry: Prompt | Unusable) -> bool:
-        """Take the next entry in, if it fits."""
+        """Take the next entry in, if it fits; a window that is full stays as it is."""
+        if self.full is not None:
+            return False
         cut = self.cut or Cut(self.after, 0, 0, ENVELOPE_BYTES)
         count, nbytes = cut.count, cut.bytes
         if isinstance(entry, Prompt):
@@ -94,9 +96,6 @@ class Window:
                 # alone it exceeds a body: the envelope took what the intake's check had left
                 entry = Unusable(entry.entry_id, Flaw.TOO_LARGE, entry.id)
                 count, nbytes = cut.count, cut.bytes
-        if cut.entries >= self.limits.max_count:
-            self.full = Trigger.COUNT
-            return False
         if isinstance(entry, Unusable):
             self.unusable[entry.entry_id] = entry.flaw
         elif entry.deadline is not None:

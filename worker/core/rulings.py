@@ -83,6 +83,9 @@ class Ruling:
 SETTLED = Ruling()
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_INSTANT = 253_402_300_799.0
+"""The end of the calendar, 9999-12-31T23:59:59Z: an entry id may name a later time, and needs its row all the same."""
+
 _RESULT_TYPES = frozenset(ResultType)
 
 read_line = msgspec.json.Decoder(Line).decode
@@ -113,7 +116,7 @@ def spell_instant(instant: float | None) -> str | None:
     """Spell Unix seconds as a row's timestamp, `2026-11-22T10:00:00.000Z`."""
     if instant is None:
         return None
-    moment = _EPOCH + timedelta(seconds=instant)
+    moment = _EPOCH + timedelta(seconds=min(instant, _LAST_INSTANT))
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 

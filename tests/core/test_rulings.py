@@ -1,0 +1,191 @@
+import json
+from typing import Any
+
+import pytest
+from core_builders import DEPLOYMENT, NOON, UID, build_batch, build_prompt
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.core.intake import Flaw
+from worker.core.model import Batch
+from worker.core.rulings import SETTLED, Ruling, read_line, read_result, rule, spell_instant, unusable_result, write_row
+
+CUSTOM_ID = f"{DEPLOYMENT}_{UID}_01_1795348800000-0"
+CREDIT = "Your credit balance is too low to access the Anthropic API."
+
+
+def judged(**changes: Any) -> Batch:
+    """Build a batch whose remote batch ended at noon, with three attempts for each prompt."""
+    return build_batch(**({"judged_at": NOON, "max_attempts": 3} | changes))
+
+
+def errored(kind: str | None, message: str | None = "no") -> bytes:
+    """Spell an errored result as the API does, doubly nested."""
+    error = {"type": kind, "message": message, "details": None}
+    return json.dumps({"type": "errored", "error": {"type": "error", "error": error, "request_id": None}}).encode()
+
+
+def ruling(result: bytes, *, attempt: int = 1, deadline: float | None = None, batch: Batch | None = None) -> Ruling:
+    """Rule on a result of a prompt in its n-th attempt."""
+    return rule(read_result(result), build_prompt(attempt=attempt, deadline=deadline), batch or judged())
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (b'{"type":"succeeded","message":{"model":"m","stop_reason":"end_turn"}}', SETTLED),
+        (b'{"type":"expired"}', Ruling("retry", "expired", 2)),
+        (errored("rate_limit_error"), Ruling("retry", "rate_limit_error", 2)),
+        (errored("timeout_error"), Ruling("retry", "timeout_error", 2)),
+        (errored("api_error"), Ruling("retry", "api_error", 2)),
+        (errored("overloaded_error"), Ruling("retry", "overloaded_error", 2)),
+        (errored("invalid_request_error"), Ruling("bury", "invalid_request_error", 1)),
+        (errored("not_found_error"), Ruling("bury", "not_found_error", 1)),
+        (errored("permission_error"), Ruling("bury", "permission_error", 1)),
+        (errored("authentication_error"), Ruling("bury", "authentication_error", 1)),
+        (errored("billing_error"), Ruling("retry", "account", 1, parks=True)),
+        (errored("invalid_request_error", CREDIT), Ruling("retry", "account", 1, parks=True)),
+        (
+            errored("invalid_request_error", "You have reached your specified API usage limits."),
+            Ruling("retry", "account", 1, parks=True),
+        ),
+        (b'{"type":"canceled"}', Ruling("bury", "canceled", 1)),
+        (errored("brand_new_error"), Ruling("retry", "brand_new_error", 2)),
+        (errored(None, None), Ruling("retry", "errored", 2)),
+        (b'{"type":"errored"}', Ruling("retry", "errored", 2)),
+        (b'{"type":"evaporated"}', Ruling("bury", "unknown_result", 1)),
+    ],
+)
+def test_every_kind_of_result_has_its_ruling(result: bytes, expected: Ruling) -> None:
+    """What the API can answer, and what becomes of the prompt."""
+    assert ruling(result) == expected
+
+
+@pytest.mark.parametrize(("attempt", "fate"), [(1, "retry"), (2, "retry"), (3, "bury"), (4, "bury")])
+def test_the_last_attempt_is_the_last(attempt: int, fate: str) -> None:
+    """With three attempts the third failure is final."""
+    assert ruling(b'{"type":"expired"}', attempt=attempt).fate == fate
+
+
+@pytest.mark.parametrize(("attempt", "fate"), [(1, "retry"), (2, "bury")])
+def test_an_error_nobody_knows_is_tried_twice(attempt: int, fate: str) -> None:
+    """The prompt itself may be the cause, so a lane's many attempts do not apply."""
+    assert ruling(errored("brand_new_error"), attempt=attempt, batch=judged(max_attempts=9)).fate == fate
+
+
+def test_an_error_nobody_knows_is_not_tried_more_often_than_the_lane_allows() -> None:
+    """One attempt is one attempt."""
+    assert ruling(errored("brand_new_error"), batch=judged(max_attempts=1)).fate == "bury"
+
+
+@pytest.mark.parametrize(
+    ("deadline", "fate"), [(NOON - 0.001, "bury"), (NOON, "bury"), (NOON + 0.001, "retry"), (None, "retry")]
+)
+def test_a_prompt_is_not_retried_past_its_deadline(deadline: float | None, fate: str) -> None:
+    """By the instant at which its batch ended, not by today's time: a second delivery rules the same."""
+    assert ruling(b'{"type":"expired"}', deadline=deadline).fate == fate
+
+
+@pytest.mark.parametrize(("attempt", "deadline"), [(3, None), (99, None), (1, NOON - 3600)])
+def test_trouble_of_the_account_costs_no_attempt_and_buries_nobody(attempt: int, deadline: float | None) -> None:
+    """The prompt goes back as it was, however often it was tried and however late it is."""
+    expected = Ruling("retry", "account", attempt, parks=True)
+    assert ruling(errored("billing_error"), attempt=attempt, deadline=deadline) == expected
+
+
+def test_a_row_has_the_shape_of_the_contract() -> None:
+    """Key for key and in this order."""
+    batch = build_batch(remote_id="msgbatch_1", lane="reports")
+    prompt = build_prompt(id="order-42", attempt=2, metadata=b'{"a": 1}')
+    result = b'{"type":"succeeded","message":{}}'
+    row = write_row(batch, prompt, CUSTOM_ID, result, b'"2026-11-22T12:30:00.000Z"')
+    assert list(json.loads(row).items()) == [
+        ("id", "order-42"),
+        ("lane", "reports"),
+        ("custom_id", CUSTOM_ID),
+        ("batch", UID),
+        ("batch_id", "msgbatch_1"),
+        ("attempt", 2),
+        ("enqueued_at", "2026-11-22T12:00:00.000Z"),
+        ("ended_at", "2026-11-22T12:30:00.000Z"),
+        ("metadata", {"a": 1}),
+        ("result", {"type": "succeeded", "message": {}}),
+    ]
+
+
+def test_a_row_without_metadata_says_null() -> None:
+    """The key is always there."""
+    assert json.loads(write_row(build_batch(), build_prompt(), CUSTOM_ID, b"{}", b"null"))["metadata"] is None
+
+
+def test_a_trace_is_carried_through() -> None:
+    """Only where the producer sent one, just before the result."""
+    row = json.loads(write_row(build_batch(), build_prompt(traceparent="00-ab-cd-01"), CUSTOM_ID, b"{}", b"null"))
+    assert list(row)[-2:] == ["traceparent", "result"]
+    assert row["traceparent"] == "00-ab-cd-01"
+
+
+def test_a_prompt_that_never_reached_the_api_has_no_batch_of_its() -> None:
+    """Even where the rest of its batch did reach it."""
+    batch = build_batch(remote_id="msgbatch_1")
+    row = json.loads(write_row(batch, build_prompt(), None, unusable_result(Flaw.NOT_JSON), b"null"))
+    assert row["batch_id"] is None
+    assert row["custom_id"] is None
+    assert row["result"] == {
+        "type": "errored",
+        "error": {
+            "type": "error",
+            "error": {"type": "invalid_request_error", "message": "batchmill: params is not valid JSON"},
+        },
+    }
+
+
+words = st.text(min_size=1, max_size=10)
+
+
+@given(
+    result=st.dictionaries(words, words | st.integers() | st.none(), max_size=5).map(
+        lambda value: json.dumps(value, ensure_ascii=False, indent=1).encode()
+    ),
+    metadata=st.recursive(words | st.floats(allow_nan=False, allow_infinity=False), st.lists, max_leaves=5).map(
+        lambda value: json.dumps(value).encode()
+    ),
+    name=words,
+)
+def test_result_and_metadata_are_passed_through_byte_for_byte(result: bytes, metadata: bytes, name: str) -> None:
+    """Not re-spelled: white space, escapes and digits are as they came, and the row is JSON around them."""
+    row = write_row(build_batch(), build_prompt(id=name, metadata=metadata), CUSTOM_ID, result, b"null")
+    assert row.endswith(b',"metadata":%b,"result":%b}' % (metadata, result))
+    decoded = json.loads(row)
+    assert (decoded["id"], decoded["metadata"], decoded["result"]) == (name, json.loads(metadata), json.loads(result))
+
+
+def test_a_percent_sign_in_a_row_is_only_a_percent_sign() -> None:
+    """What producers write is data, never a format."""
+    prompt = build_prompt(id="%d%s%b", metadata=b'"%b"')
+    row = json.loads(write_row(build_batch(), prompt, CUSTOM_ID, b'{"100%b":1}', b"null"))
+    assert (row["id"], row["metadata"], row["result"]) == ("%d%s%b", "%b", {"100%b": 1})
+
+
+def test_a_line_gives_its_result_as_it_stands() -> None:
+    """The bytes between `result` and the end of the line, whatever keys stand around them."""
+    result = b'{ "type" : "succeeded", "message": {"n": 1.50, "s": "\\u00e9"} }'
+    line = read_line(b'{"custom_id": "a", "new_key": [1], "result": ' + result + b"}")
+    assert (line.custom_id, bytes(line.result)) == ("a", result)
+
+
+@pytest.mark.parametrize(
+    ("instant", "spelled"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (NOON, "2026-11-22T12:00:00.000Z"),
+        (NOON + 0.001, "2026-11-22T12:00:00.001Z"),
+        (NOON + 0.9994, "2026-11-22T12:00:00.999Z"),
+        (None, None),
+        (999_999_999_999.0, "9999-12-31T23:59:59.000Z"),
+        (2.0**64 / 1000, "9999-12-31T23:59:59.000Z"),
+    ],
+)
+def test_an_instant_is_spelled_with_milliseconds(instant: float | None, spelled: str | None) -> None:
+    """UTC; a time beyond the calendar (an entry id may hold one) is spelled as its end."""
+    assert spell_instant(instant) == spelled
