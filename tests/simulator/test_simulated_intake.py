@@ -88,6 +88,25 @@ def test_a_damaged_body_is_refused_exactly_if_it_is_damaged(
             _feed(body, step).finish()
 
 
+@pytest.mark.parametrize("tail", [b",]}", b", ]}", b",,]}", b",{}]}"])
+def test_a_trailing_comma_is_refused_wherever_the_windows_end(monkeypatch: pytest.MonkeyPatch, tail: bytes) -> None:
+    """A comma without a request after it refuses the batch, even if all before it was already taken."""
+    monkeypatch.setattr(intake_module, "WINDOW", 1)
+    body = b'{"requests":[{"custom_id":"a","params":{}},{"custom_id":"b","params":{}}' + tail
+    for step in (1, 7, len(body) - 2, len(body)):
+        with pytest.raises(Refusal):
+            _feed(body, step).finish()
+
+
+def test_no_more_requests_are_kept_than_a_batch_may_have() -> None:
+    """A batch of too many is refused without remembering all of them."""
+    intake = Intake(_judge(), 3)
+    intake.feed(json.dumps({"requests": [{"custom_id": f"id-{n}", "params": {}} for n in range(9)]}).encode())
+    with pytest.raises(Refusal, match="at most 3 items after validation, not 9"):
+        intake.finish()
+    assert len(intake.rows.ids) == 3
+
+
 def test_memory_stays_small_while_a_body_arrives() -> None:
     """Of a body of 30 MB no more than a window and a half is ever held."""
     text = "x" * 2_400

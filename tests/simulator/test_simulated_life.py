@@ -217,9 +217,13 @@ def test_an_unknown_batch_is_not_found(simulator: Simulator, call: Any_) -> None
 
 
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
-def test_results_travel_whole_in_every_framing(simulate: Any_, create: Any_, rows: Any_, framing: str) -> None:
-    """Chunked, length-delimited and close-delimited streams carry the same lines."""
+def test_results_travel_whole_in_every_framing(simulate: Any_, call: Any_, create: Any_, framing: str) -> None:
+    """Chunked, length-delimited and close-delimited streams carry the same lines, and are what they say."""
     simulator = simulate(framing=framing)
     batch_id = create(simulator, 500)
     simulator.control.advance(1)
-    assert len(rows(simulator, batch_id)) == 500
+    answer = call(simulator, "GET", f"/v1/messages/batches/{batch_id}/results")
+    assert answer.raw.count(b"\n") == 500
+    assert ("transfer-encoding" in answer.headers) == (framing == "chunked")
+    assert ("content-length" in answer.headers) == (framing == "length")
+    assert answer.headers["connection"] == ("close" if framing == "close" else "keep-alive")

@@ -265,6 +265,8 @@ def test_requests_per_minute_are_limited_and_come_back(simulate: Any_, call: Any
     assert answers[60].json["error"]["type"] == "rate_limit_error"
     simulator.control.advance(1)
     assert call(simulator).status == 200
+    simulator.control.advance(3600)
+    assert [call(simulator).status for _ in range(61)].index(429) == 60
 
 
 def test_prompts_in_processing_are_limited(simulate: Any_, call: Any_, requests: Any_) -> None:

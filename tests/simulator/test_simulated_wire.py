@@ -1,6 +1,7 @@
 import json
 import socket
 import struct
+import time
 from collections.abc import Callable
 from http.client import HTTPConnection
 from typing import Any
@@ -153,6 +154,17 @@ def test_what_is_no_http_is_refused(simulator: Simulator, nonsense: bytes) -> No
     with _connect(simulator) as sock:
         sock.sendall(nonsense)
         assert sock.recv(12) == b"HTTP/1.1 400"
+
+
+def test_stopping_closes_idle_connections(simulator: Simulator) -> None:
+    """A client that keeps its connection open does not keep the simulator."""
+    with _connect(simulator) as sock:
+        sock.sendall(f"GET /v1/messages/batches HTTP/1.1\r\n{HEADERS}\r\n".encode())
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        began = time.monotonic()
+        simulator.stop()
+        assert time.monotonic() - began < 4
+        _read(sock)
 
 
 def test_a_simulator_starts_once_and_stops_twice(simulate: Any_) -> None:

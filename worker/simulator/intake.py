@@ -49,7 +49,7 @@ class Intake:
     _started: bool = False
     _odd: bool = False
     _tail: bytearray | None = None
-    _threshold: int = WINDOW
+    _threshold: int = 0
     _count: int = 0
     _refusal: Refusal | None = None
     _unreadable: str | None = None
@@ -68,11 +68,11 @@ class Intake:
             self._start(final=len(self._pending) > HEAD_LIMIT)
         if self._odd:
             del self._pending[ODD_LIMIT:]
-        elif self._started and len(self._pending) >= self._threshold:
+        elif self._started and len(self._pending) >= max(self._threshold, WINDOW):
             if not self._window():
                 self._scan()
             # Nothing complete in it: one huge request. Look again when there is twice as much.
-            self._threshold = max(WINDOW, 2 * len(self._pending))
+            self._threshold = 2 * len(self._pending)
 
     def finish(self) -> Rows:
         """Return the rows of a complete body; raises Refusal."""
