@@ -235,6 +235,15 @@ def test_a_walk_that_is_not_finished_concludes_nothing(api: BatchesApi, server: 
         api.newer_than("b1", not_before=TEN)
 
 
+@pytest.mark.parametrize("head", ["b1", None])
+def test_a_walk_that_comes_back_to_where_it_was_ends(api: BatchesApi, server: Server, head: str | None) -> None:
+    """An API that serves the same page for ever does not keep us walking."""
+    server.plays(*[page("b2", has_more=True)] * 5)
+    with pytest.raises(Unavailable, match="does not advance"):
+        api.newer_than(head, not_before=TEN)
+    assert len(server.exchanges) == 2
+
+
 def test_a_refused_walk_is_not_taken_for_a_deleted_head(api: BatchesApi, server: Server) -> None:
     """A key that was revoked says nothing about batches."""
     server.plays(answers(401, failure("authentication_error")), page())
