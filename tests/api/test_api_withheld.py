@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
-from conftest import FakeClock
+from api_fakes import FakeClock
 
 from worker.batches_api import InDoubt, NotSent
 from worker.batches_api.conclusions import give_up

@@ -2,7 +2,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from conftest import FakeClock, Heard
+from api_fakes import FakeClock, Heard
 from scripted_server import Server, answers, batch, failure
 
 from worker.batches_api import BatchesApi, Unavailable

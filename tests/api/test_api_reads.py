@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Heard
+from api_fakes import Heard
 from scripted_server import Exchange, Play, Server, answers, batch, failure
 
 from worker.batches_api import ApiError, BatchesApi, NotFound, Refused, Unavailable

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from conftest import Heard
+from api_fakes import Heard
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_server import Exchange, Play, Server, answers, failure

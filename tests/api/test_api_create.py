@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from conftest import KEY, FakeClock, Heard
+from api_fakes import KEY, FakeClock, Heard
 from scripted_server import Exchange, Play, Server, answers, batch, failure
 
 from worker.batches_api import ApiError, BatchesApi, InDoubt, NotSent, Refused
