@@ -179,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:  # the standard library's name
         self._send(self.server.ops.answer(self.path, self.headers))
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 - its signature
         """Answer what is no proper GET or HEAD with one line, where the standard library would quote the request."""
         if code == HTTPStatus.NOT_IMPLEMENTED:
             self._send(_plain(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", {"Allow": "GET, HEAD"}))

@@ -145,6 +145,8 @@ class Submitter:
             case "OK" if batch.count > 1:
                 self._refusals.split(batch, claim.fence, 1, probe=True)
                 return True
+            case "OK":
+                self._ledger.batches.advance(batch, None, fence=claim.fence, delay=None, probe="1")
         limit = self._config.anthropic.max_in_flight_requests
         if not self._ledger.deployment.reserve(batch.lane, batch.uid, batch.count, limit):
             return self._postpone(batch, claim, GATE_DELAY * (0.5 + self._clock.jitter() / 2), "queue_full")

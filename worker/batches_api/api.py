@@ -57,7 +57,7 @@ class BatchesApi:
         waited: Callable[[float], None],
     ) -> None:
         # Importing the SDK costs seconds and 80 MB: only a process that really calls the API pays that.
-        from worker.batches_api.connection import Connection  # noqa: PLC0415
+        from worker.batches_api.connection import Connection  # noqa: PLC0415 - seconds and 80 MB, see above
 
         # What no header can carry would come back in the text of the HTTP library's exception.
         if not _KEY.fullmatch(api_key):

@@ -60,7 +60,7 @@ class Redactor:
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
         # The longest first: one secret may be the beginning of another. A very short one would shred every line.
-        known = sorted((secret for secret in secrets if len(secret) >= 6), key=len, reverse=True)  # noqa: PLR2004
+        known = sorted((secret for secret in secrets if len(secret) >= 6), key=len, reverse=True)  # noqa: PLR2004 - shorter ones would hide every other word
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def text(self, value: str, longest: int = LONGEST_FIELD, *, clip: Callable[[str, int], str] | None = None) -> str:
