@@ -16,6 +16,7 @@ from worker.core.lifecycle import Event
 from worker.core.model import Batch, Claim, State
 from worker.core.schedule import poll_delay, refusal_delay
 from worker.ledger.barrier import Barrier, NotDurableError
+from worker.ledger.batches import NEVER
 from worker.ledger.lease import LeaseKeeper, Leases, LostLeaseError, StoppingError
 from worker.ledger.ledger import Ledger
 from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError
@@ -26,6 +27,9 @@ from worker.workspaces import Workspaces
 
 GATE_DELAY = 5.0
 """Seconds between two looks of a batch that waits for its lane or for the account's queue."""
+
+SUSPICION = 3
+"""After so many failures in a row the range itself is looked at."""
 
 ACCEPT_TRIES = 60
 ACCEPT_PAUSE = 0.5
@@ -239,6 +243,9 @@ class Submitter:
         if isinstance(error, Refused):
             self._refusals.handle(sealed, error, claim.fence)
             return
+        if sealed.failures >= SUSPICION and self._is_torn(sealed):
+            self._hold(sealed, claim, "prompts of its range were deleted from the lane by somebody else")
+            return
         delay = refusal_delay(
             retry_after=error.retry_after,
             failures=sealed.failures + 1,
@@ -248,6 +255,14 @@ class Submitter:
         )
         self._ledger.batches.advance(sealed, None, fence=claim.fence, delay=delay, failures=str(sealed.failures + 1))
         self._telemetry.submission_postponed(sealed, error.outcome, delay)
+
+    def _is_torn(self, batch: Batch) -> bool:
+        """Whether entries of the range are gone: its body can then never be what was sealed."""
+        return sum(1 for _ in self._ledger.prompts.entries(batch)) != batch.entries
+
+    def _hold(self, batch: Batch, claim: Claim, reason: str) -> None:
+        if self._ledger.batches.advance(batch, Event.HOLD, fence=claim.fence, delay=NEVER, reason=reason) == "OK":
+            self._telemetry.batch_held(batch, reason)
 
     def _give_back(self, batch: Batch) -> None:
         self._ledger.deployment.release([(batch.lane, batch.uid)])
