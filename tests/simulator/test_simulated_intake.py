@@ -96,6 +96,22 @@ def test_a_trailing_comma_is_refused_wherever_the_windows_end(monkeypatch: pytes
     for step in (1, 7, len(body) - 2, len(body)):
         with pytest.raises(Refusal):
             _feed(body, step).finish()
+    # The only request taken, its comma too, and the end comes in the last window.
+    intake = _feed(b'{"requests":[{"custom_id":"a","params":{}},', 1 << 20)
+    monkeypatch.setattr(intake_module, "WINDOW", 1 << 20)
+    intake.feed(tail[1:])
+    with pytest.raises(Refusal):
+        intake.finish()
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", " : ")])
+def test_an_ordinary_body_never_needs_the_scanner(monkeypatch: pytest.MonkeyPatch, separators: tuple[str, str]) -> None:
+    """Bodies with `custom_id` first take the fast way alone, whatever the spacing."""
+    monkeypatch.setattr(intake_module, "WINDOW", 500)
+    monkeypatch.setattr(intake_module, "split", lambda *_, **__: pytest.fail("scanned"))
+    requests = [{"custom_id": f"id-{n}", "params": {"x": "y" * 90}} for n in range(100)]
+    body = json.dumps({"requests": requests}, separators=separators).encode()
+    assert len(_feed(body, 450).finish().ids) == 100
 
 
 def test_no_more_requests_are_kept_than_a_batch_may_have() -> None:
