@@ -40,9 +40,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status: 0, 1 if it cannot listen, 2 for wrong options."""
-    import msgspec  # noqa: PLC0415  # `batchmill --help` need not pay for it
+    import msgspec
 
-    from worker.simulator import Simulator  # noqa: PLC0415  # the same
+    from worker.simulator import Simulator
 
     stopped = threading.Event()
     before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
