@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         ledger = Ledger.over(Store.connect(server.url, "batchmill:"))
         stack.callback(ledger.store.close)
         log = stack.enter_context((DIRECTORY / "daemon.log").open("w", encoding="utf-8"))
-        api = stack.enter_context(_process(["simulate", "--port", "0", "--json"], {}, log))
+        api = stack.enter_context(_process(["simulate", "--port", "0", "--json", "--seed", _seed()], {}, log))
         api_url = str(json.loads(_first_line(api))["url"])
         daemon = stack.enter_context(_process(["run"], _settings(server.url, api_url), log))
         ops_url = _first_line(daemon)
@@ -69,30 +69,34 @@ def run(args: argparse.Namespace) -> int:
         print(f"API        the simulator on {api_url}")
         print(f"daemon     process {daemon.pid}, metrics on {ops_url}/metrics")
         before = set(RESULTS.glob("*.jsonl"))
-        done = _follow(ledger, server.url, args.count, daemon)
-        return _tell(done, args.count, sorted(set(RESULTS.glob("*.jsonl")) - before), time.monotonic() - began)
+        left = ledger.lanes.length(LANE)
+        if left:
+            print(f"           and {left} prompts that an earlier run left behind")
+        done = _follow(ledger, server.url, args.count, left, daemon)
+        return _tell(done, args.count + left, sorted(set(RESULTS.glob("*.jsonl")) - before), time.monotonic() - began)
 
 
-def _follow(ledger: "Ledger", url: str, count: int, daemon: "subprocess.Popen[str]") -> bool:
+def _follow(ledger: "Ledger", url: str, new: int, left: int, daemon: "subprocess.Popen[str]") -> bool:
     """Enqueue the prompts and show how they fare; True when the lane is empty again."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from worker.client import Producer
     from worker.core.model import State
 
+    count = new + left
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as bars, Producer(url, lane=LANE) as producer:
         steps = {name: bars.add_task(name, total=count) for name in ("enqueued", "submitted", "settled")}
-        for sent, _ in enumerate(producer.enqueue_many(_prompts(count)), start=1):
-            bars.update(steps["enqueued"], completed=sent)
+        bars.advance(steps["enqueued"], left)
+        producer.enqueue_many(_prompts(new), tell=lambda _: bars.advance(steps["enqueued"]))
         settled, moved_at = -1, time.monotonic()
         while settled < count and time.monotonic() - moved_at < PATIENCE and daemon.poll() is None:
             lane = ledger.reads.figures([LANE], {}).lanes[0]
             live = ledger.batches.get_many([(LANE, uid) for uid in ledger.batches.live(LANE)])
             waiting = lane.depth + sum(b.count for b in live if b.state in (State.SEALED, State.SUBMITTING))
-            left = ledger.lanes.length(LANE)
-            if count - left != settled:
-                settled, moved_at = count - left, time.monotonic()
+            unsettled = ledger.lanes.length(LANE)
+            if count - unsettled != settled:
+                settled, moved_at = count - unsettled, time.monotonic()
             bars.update(steps["submitted"], completed=max(0, count - waiting))
             bars.update(steps["settled"], completed=max(0, settled))
             time.sleep(0.1)
@@ -194,6 +198,11 @@ def _process(words: list[str], settings: dict[str, str], log: Any) -> "Iterator[
 
 def _first_line(process: "subprocess.Popen[str]") -> str:
     return process.stdout.readline().strip() if process.stdout is not None else ""
+
+
+def _seed() -> str:
+    """Return a new seed: a simulator that starts anew must not give the ids of the last one's batches again."""
+    return str(int.from_bytes(os.urandom(4), "big"))
 
 
 def _count(text: str) -> int:
