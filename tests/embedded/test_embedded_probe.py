@@ -1,3 +1,4 @@
+import fcntl
 import json
 import socketserver
 import threading
@@ -6,28 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from server_rig import start
+from server_rig import Hurried, start
 
-from worker.clock import Clock
 from worker.embedded import EmbeddedFailed
-from worker.embedded.locks import try_lock, unlock
+from worker.embedded.locks import is_locked, try_lock, unlock
 from worker.embedded.probe import Look, look
-
-
-class Hurried(Clock):
-    """A clock on which every pause takes twenty seconds, at once."""
-
-    def __init__(self) -> None:
-        self.at = 0.0
-
-    def monotonic(self) -> float:
-        """Tell the invented time."""
-        return self.at
-
-    def sleep(self, seconds: float) -> None:
-        """Let twenty seconds pass."""
-        assert seconds < 1
-        self.at += 20.0
 
 
 @contextmanager
@@ -81,6 +65,17 @@ def test_a_server_answers_loads_or_is_silent(tmp_path: Path) -> None:
         assert [look(url) for _ in range(3)] == [Look.LOADING, Look.SILENT, Look.READY]
 
 
+def test_two_who_look_at_a_lock_do_not_see_each_other(tmp_path: Path) -> None:
+    """Looking takes a shared lock, so it never makes a dead server look alive to another."""
+    path = tmp_path / "server.lock"
+    path.touch()
+    with path.open("rb") as looker:
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        assert not is_locked(path)
+        fcntl.flock(looker, fcntl.LOCK_EX)
+        assert is_locked(path)
+
+
 def test_a_server_that_loads_is_waited_for_as_long_as_it_takes(tmp_path: Path) -> None:
     """Two gigabytes take a while: only silence runs into the time limit."""
     with answering(tmp_path, [LOADING, LOADING, LOADING, LOADING, b"+PONG\r\n"]) as url, running(tmp_path, url):
@@ -89,6 +84,15 @@ def test_a_server_that_loads_is_waited_for_as_long_as_it_takes(tmp_path: Path) -
         server.stop()
     assert clock.at == 80.0
     assert not server.owned
+
+
+def test_a_server_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:
+    """A start that gives up leaves no server behind that could come up later."""
+    with pytest.raises(EmbeddedFailed, match="did not start"):
+        start(tmp_path, clock=Hurried())
+    lock = try_lock(tmp_path / "server.lock")
+    assert lock is not None
+    unlock(lock)
 
 
 def test_a_running_server_that_never_answers_is_an_error(tmp_path: Path) -> None:

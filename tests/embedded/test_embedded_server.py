@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as LostConnection
-from server_rig import MEMORY, NO_LEASH, is_free, is_running, other_process, pid_of, start, wait_until
+from server_rig import MEMORY, NO_LEASH, Hurried, is_free, is_running, other_process, pid_of, start, wait_until
 
 from worker.embedded import EmbeddedFailed, EmbeddedServer
 from worker.embedded.probe import connect
@@ -134,9 +134,23 @@ def test_the_stop_of_an_adopter_never_ends_a_later_server(tmp_path: Path) -> Non
         first.kill()
         wait_until(lambda: not late.is_alive(), "the first server is gone")
     with start(tmp_path) as second:
+        assert not late.is_alive()
         late.stop()
         assert second.is_alive()
         assert pid_of(second)
+
+
+def test_the_stop_of_an_owner_never_ends_the_server_that_replaced_its_own(tmp_path: Path) -> None:
+    """An owner whose server died shares its socket's name with the next one, and still leaves that alone."""
+    first = start(tmp_path)
+    os.kill(pid_of(first), signal.SIGKILL)
+    wait_until(lambda: is_free(tmp_path / "server.lock"), "the first server is gone")
+    with other_process(tmp_path) as other:
+        second = other.ready().facts
+        assert (second["owned"], second["url"]) == (True, first.url)
+        first.stop()
+        assert is_running(second["pid"])
+        other.stop()
 
 
 def test_an_orphan_is_adopted_and_owned(tmp_path: Path) -> None:
@@ -150,6 +164,21 @@ def test_an_orphan_is_adopted_and_owned(tmp_path: Path) -> None:
         assert server.is_alive()
     assert not is_running(facts["pid"])
     assert is_free(tmp_path / "server.lock")
+
+
+def test_the_stop_of_an_orphan_that_hangs_gives_up_in_time(tmp_path: Path) -> None:
+    """A server that is no child is waited for, but not for ever."""
+    clock = Hurried()
+    with other_process(tmp_path, NO_LEASH) as owner:
+        pid = owner.ready().facts["pid"]
+        owner.kill()
+    try:
+        server = start(tmp_path, clock=clock)
+        os.kill(pid, signal.SIGSTOP)
+        server.stop()
+        assert clock.at == 20.0
+    finally:
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_the_last_adopter_ends_a_server_whose_owner_died(tmp_path: Path) -> None:

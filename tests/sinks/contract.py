@@ -10,12 +10,12 @@ import sys
 import tracemalloc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from worker.config import SinkSettings
 from worker.core.model import Batch, State, Trigger
 from worker.sinks import ErrorType, Sink, SinkError
 
@@ -24,28 +24,20 @@ ROWS = [b'{"id":"one"}', b'{"id":"two"}', '{"id":"größer"}'.encode()]
 _DIE_BEFORE_COMMIT = """
 import sys
 sys.path[:0] = sys.argv[4:]
-from contract import Settings, batch, many_rows
+from contract import batch, many_rows
+from worker.config import SinkSettings
 from worker.sinks import build
-delivery = build("s", Settings(*sys.argv[1:4])).open(batch())
+delivery = build("s", SinkSettings(*sys.argv[1:4])).open(batch())
 delivery.write(many_rows(20_000))
 print("written", file=sys.stderr, flush=True)
 sys.stdin.read()
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The settings of a sink."""
-
-    type: str = "file"
-    path: str = "{batch}.jsonl"
-    compression: str = "none"
-
-
 class Target(Protocol):
     """One sink under test: how to build it in a folder, and what a reader sees afterwards."""
 
-    settings: Settings
+    settings: SinkSettings
     tells_repeats_apart: bool
 
     def sink(self) -> Sink:

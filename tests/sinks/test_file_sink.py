@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from contract import ROWS, Settings, SinkContract, batch, deliver, many_rows
+from contract import ROWS, SinkContract, batch, deliver, many_rows
 from mounts import read_only, tmpfs
 
+from worker.config import SinkSettings
 from worker.sinks import ErrorType, Sink, SinkError, SinkSettingsError, build
 from worker.sinks.file import FileSink
 
@@ -34,7 +35,7 @@ class Files:
 
     def __init__(self, folder: Path, compression: str) -> None:
         self.folder = folder
-        self.settings = Settings("file", f"{folder}/{{lane}}/{{batch}}.jsonl", compression)
+        self.settings = SinkSettings("file", f"{folder}/{{lane}}/{{batch}}.jsonl", compression)
 
     def sink(self) -> Sink:
         """Build a fresh sink."""
@@ -286,7 +287,7 @@ def test_files_are_for_owner_and_group(files: Files) -> None:
 def test_the_name_says_the_compression_once(tmp_path: Path, compression: str, suffix: str) -> None:
     """The suffix is appended unless the template has it already."""
     for path in ("{batch}.jsonl", f"again/{{batch}}.jsonl{suffix}"):
-        deliver(build("s", Settings("file", f"{tmp_path}/{path}", compression)), ROWS)
+        deliver(build("s", SinkSettings("file", f"{tmp_path}/{path}", compression)), ROWS)
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.jsonl*"))
     assert names == [f"again/b1.jsonl{suffix}", f"b1.jsonl{suffix}"]
 
@@ -295,7 +296,7 @@ def test_the_name_says_the_compression_once(tmp_path: Path, compression: str, su
 def test_compressed_files_of_the_same_rows_are_equal(tmp_path: Path, compression: str) -> None:
     """No clock and no name gets into a file, so a repeat can be compared byte by byte."""
     for name in ("one", "two"):
-        deliver(build("s", Settings("file", f"{tmp_path}/{name}/{{batch}}", compression)), list(many_rows(3_000)))
+        deliver(build("s", SinkSettings("file", f"{tmp_path}/{name}/{{batch}}", compression)), list(many_rows(3_000)))
     one, two = sorted(path.read_bytes() for path in tmp_path.rglob("b1*"))
     assert one == two
 
@@ -304,7 +305,7 @@ def test_zstd_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: p
     """The configuration is refused at the start, with the command that helps."""
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(SinkSettingsError, match=r"batchmill\[zstd\]"):
-        build("s", Settings("file", f"{tmp_path}/{{batch}}", "zstd"))
+        build("s", SinkSettings("file", f"{tmp_path}/{{batch}}", "zstd"))
 
 
 def test_temporary_names_come_from_the_token(files: Files) -> None:

@@ -3,10 +3,11 @@ import time
 from pathlib import Path
 
 import pytest
-from contract import Settings, batch
+from contract import batch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.config import SinkSettings
 from worker.sinks import ErrorType, SinkError, SinkSettingsError, build
 from worker.sinks.path_template import PathTemplate
 
@@ -23,19 +24,19 @@ TEMPLATES = st.lists(
 def test_a_planned_type_says_what_is_available_now(type_: str) -> None:
     """A type of the contract that is still to come is told apart from a misspelt one."""
     with pytest.raises(SinkSettingsError, match=f"'results'.*{type_}.*not built yet.*file, stdout"):
-        build("results", Settings(type_))
+        build("results", SinkSettings(type_))
 
 
 def test_an_unknown_type_names_the_known_ones() -> None:
     """A typo is answered with the choice."""
     with pytest.raises(ValueError, match=r"'results'.*'flie'.*file, stdout"):
-        build("results", Settings("flie"))
+        build("results", SinkSettings("flie"))
 
 
 def test_an_unknown_compression_names_the_known_ones() -> None:
     """A typo is answered with the choice."""
     with pytest.raises(SinkSettingsError, match=r"'results'.*'brotli'.*none, gzip, zstd"):
-        build("results", Settings(compression="brotli"))
+        build("results", SinkSettings(compression="brotli"))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_an_unknown_compression_names_the_known_ones() -> None:
 def test_a_path_that_cannot_work_is_refused_at_the_start(path: str, reason: str) -> None:
     """Every mistake in a template is a configuration error that says what is wrong."""
     with pytest.raises(SinkSettingsError, match=f"'results'.*{reason}"):
-        build("results", Settings(path=path))
+        build("results", SinkSettings(path=path))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contract import ROWS, Settings, SinkContract, batch, deliver, many_rows
+from contract import ROWS, SinkContract, batch, deliver, many_rows
 from mounts import read_only, tmpfs
 
+from worker.config import SinkSettings
 from worker.sinks import ErrorType, Sink, SinkError, SinkSettingsError, build
 from worker.sinks.stdout import IN_MEMORY_BYTES, StdoutSink
 
@@ -16,7 +17,7 @@ class Redirected:
     """Standard output redirected to a file, as by `batchmill run > results.jsonl`."""
 
     tells_repeats_apart = False
-    settings = Settings("stdout")
+    settings = SinkSettings("stdout")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,7 +63,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def test_a_reader_that_went_away_is_a_final_error(pipe: tuple[int, int]) -> None:
     """Nobody comes back to a broken pipe: neither the check nor a delivery asks for a retry."""
     reader, writer = pipe
-    sink = StdoutSink("out", Settings("stdout"), output=writer)
+    sink = StdoutSink("out", SinkSettings("stdout"), output=writer)
     sink.check()
     os.close(reader)
     with sink.open(batch()) as delivery:
@@ -87,7 +88,7 @@ def test_a_slow_reader_of_a_non_blocking_pipe_gets_everything(pipe: tuple[int, i
 
     thread = threading.Thread(target=read_all)
     thread.start()
-    deliver(StdoutSink("out", Settings("stdout"), output=writer), rows)
+    deliver(StdoutSink("out", SinkSettings("stdout"), output=writer), rows)
     os.close(writer)
     thread.join()
     assert received == rows
@@ -96,7 +97,7 @@ def test_a_slow_reader_of_a_non_blocking_pipe_gets_everything(pipe: tuple[int, i
 def test_batches_committed_at_once_do_not_mix(pipe: tuple[int, int]) -> None:
     """Threads that deliver at the same time print one batch after the other."""
     reader, writer = pipe
-    sink = StdoutSink("out", Settings("stdout"), output=writer)
+    sink = StdoutSink("out", SinkSettings("stdout"), output=writer)
 
     def print_batch(letter: bytes) -> None:
         deliver(sink, [letter * 1_000] * 1_000)
@@ -166,4 +167,4 @@ def test_a_spool_that_may_not_be_written_fails_the_check_and_large_batches(tmp_p
 def test_a_compressed_standard_output_is_refused() -> None:
     """Compression is the business of the next program in the pipe."""
     with pytest.raises(SinkSettingsError, match=r"'out'.*compression"):
-        build("out", Settings("stdout", compression="gzip"))
+        build("out", SinkSettings("stdout", compression="gzip"))

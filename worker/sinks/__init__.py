@@ -1,10 +1,11 @@
 """Where results go. `build` makes a sink from its settings; `protocol.py` says what every sink promises."""
 
+from worker.config import SinkSettings
 from worker.sinks.file import FileSink
-from worker.sinks.protocol import Delivery, ErrorType, Sink, SinkError, SinkSettings, SinkSettingsError
+from worker.sinks.protocol import Delivery, ErrorType, Sink, SinkError, SinkSettingsError
 from worker.sinks.stdout import StdoutSink
 
-__all__ = ["TYPES", "Delivery", "ErrorType", "Sink", "SinkError", "SinkSettings", "SinkSettingsError", "build"]
+__all__ = ["TYPES", "Delivery", "ErrorType", "Sink", "SinkError", "SinkSettingsError", "build"]
 
 TYPES = ("file", "stdout")
 _PLANNED = ("object", "postgres", "redis", "webhook", "kafka", "parquet")

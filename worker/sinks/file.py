@@ -15,13 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from worker.config import SinkSettings
 from worker.core.model import Batch
 from worker.sinks.compression import SUFFIXES, Compressor, compressor
 from worker.sinks.durable import make_folder, publish, sync_folder, write_all
 from worker.sinks.lines import Lines
 from worker.sinks.oserrors import sink_error
 from worker.sinks.path_template import TEMPORARY_SUFFIX, PathTemplate
-from worker.sinks.protocol import SinkError, SinkSettings
+from worker.sinks.protocol import SinkError
 
 STALE_SECONDS = 3600.0
 _TEMPORARY = re.compile(r"\.[A-Za-z0-9._-]+\.[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX))

@@ -41,22 +41,6 @@ class SinkSettingsError(ValueError):
     """The settings of a sink cannot work; the text says which and what would."""
 
 
-class SinkSettings(Protocol):
-    """The part of the configuration that the sinks of this package read."""
-
-    @property
-    def type(self) -> str:
-        """What the sink writes to."""
-
-    @property
-    def path(self) -> str:
-        """Where a file sink writes, with the placeholders {lane} {batch} {date}."""
-
-    @property
-    def compression(self) -> str:
-        """One of none, gzip, zstd."""
-
-
 class Delivery(Protocol):
     """The rows of one batch on their way. Used as a context manager it aborts unless it was committed."""
 

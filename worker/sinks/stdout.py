@@ -15,11 +15,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO, Self
 
+from worker.config import SinkSettings
 from worker.core.model import Batch
 from worker.sinks.durable import sync_where_possible
 from worker.sinks.lines import PIECE_BYTES, Lines
 from worker.sinks.oserrors import sink_error
-from worker.sinks.protocol import ErrorType, SinkError, SinkSettings, SinkSettingsError
+from worker.sinks.protocol import ErrorType, SinkError, SinkSettingsError
 
 IN_MEMORY_BYTES = 8 * 1024 * 1024
 STDOUT = 1
