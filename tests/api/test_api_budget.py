@@ -7,6 +7,7 @@ from scripted_server import Server, answers, batch, failure
 
 from worker.batches_api import BatchesApi, Unavailable
 from worker.batches_api.budget import Budget
+from worker.batches_api.wire import Allowance, Answer
 
 
 @pytest.fixture
@@ -49,6 +50,31 @@ def test_a_pause_is_a_minute_at_most_and_never_shortens_another(budget: Budget, 
     budget.pause(1)
     budget.take()
     assert clock.at == pytest.approx(1061, abs=0.1)
+
+
+def test_an_account_that_others_use_up_is_left_alone_until_it_is_full_again(budget: Budget, clock: FakeClock) -> None:
+    """The API's own count wins over ours when it is nothing; anything left changes nothing."""
+    budget.heed(Allowance(1000, 1, 30))
+    budget.take()
+    assert clock.at == pytest.approx(1000)
+    budget.heed(Allowance(1000, 0, 30))
+    budget.take()
+    assert clock.at == pytest.approx(1031, abs=0.1)
+    assert budget.allowance == Allowance(1000, 0, 30)
+
+
+def test_what_is_left_is_read_from_the_headers_by_the_clock_of_the_api() -> None:
+    """Our own clock may be wrong by hours; headers that make no sense say nothing."""
+    stem = "anthropic-ratelimit-requests-"
+    headers = {
+        "date": "Sun, 22 Nov 2026 10:00:00 GMT",
+        stem + "limit": "1000",
+        stem + "remaining": "0",
+        stem + "reset": "2026-11-22T10:00:20Z",
+    }
+    assert Answer(200, headers, b"").allowance == Allowance(1000, 0, 20.0)
+    assert Answer(200, headers | {stem + "reset": "soon"}, b"").allowance is None
+    assert Answer(200, {}, b"").allowance is None
 
 
 def test_the_rate_can_be_changed_while_it_runs(budget: Budget, clock: FakeClock) -> None:

@@ -90,6 +90,7 @@ class BatchesApi:
                 cause = str(err)
             if answer is None:
                 give_up(withheld, cause)
+            self._budget.heed(answer.allowance)
             return conclude_create(answer, last_byte_sent=withheld.last_byte_sent)
 
     def retrieve(self, remote_id: str) -> Retrieved:
@@ -178,6 +179,7 @@ class BatchesApi:
                 answer = ask()
             except NoAnswer as err:
                 raise Unavailable(Complaint(str(err))) from None
+            self._budget.heed(answer.allowance)
             return conclude_read(answer, conclude)
 
     @contextmanager

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from worker.batches_api.wire import Allowance
+
 # How much may be saved up while nobody calls: ten seconds' worth, so that a burst stays far below the account's minute.
 _BURST_SECONDS = 10
 _LONGEST_PAUSE = 60.0
@@ -28,6 +30,7 @@ class Budget:
         self._clock = clock
         self._waited = waited
         self._lock = threading.Lock()
+        self.allowance: Allowance | None = None
         self._per_second = 1.0
         self._most = 1.0
         self.set_requests_per_minute(requests_per_minute)
@@ -56,6 +59,14 @@ class Budget:
         with self._lock:
             self._tokens = 0.0
             self._filled_at = max(self._filled_at, self._clock.monotonic() + min(seconds, _LONGEST_PAUSE))
+
+    def heed(self, allowance: Allowance | None) -> None:
+        """Remember what the API says is left, and pause when that is nothing: others may use the account too."""
+        if allowance is None:
+            return
+        self.allowance = allowance
+        if allowance.remaining <= 0 and allowance.reset_in > 0:
+            self.pause(allowance.reset_in)
 
     def _try_to_take(self) -> float:
         with self._lock:

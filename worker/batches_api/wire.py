@@ -34,6 +34,15 @@ class Unreadable(ValueError):  # noqa: N818 - says what the answer is
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What the account has left of its requests: `remaining` of `limit`, full again in `reset_in` seconds."""
+
+    limit: int
+    remaining: int
+    reset_in: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A complete HTTP answer, whatever its status; header names in any case."""
 
@@ -60,6 +69,18 @@ class Answer:
     def server_date(self) -> float | None:
         """The API's clock, in Unix seconds."""
         return _http_date(self.headers.get("date"))
+
+    @property
+    def allowance(self) -> Allowance | None:
+        """The account's requests per minute as the API counts them, over all who use it; None where it does not say."""
+        stem = "anthropic-ratelimit-requests-"
+        try:
+            limit, remaining = int(self.headers[stem + "limit"]), int(self.headers[stem + "remaining"])
+            reset_at = datetime.fromisoformat(self.headers[stem + "reset"]).timestamp()
+        except (KeyError, ValueError, OverflowError):
+            return None
+        now = self.server_date
+        return None if now is None else Allowance(limit, remaining, max(0.0, reset_at - now))
 
     @property
     def retry_after(self) -> float | None:
