@@ -40,12 +40,11 @@ class Refusals:
         self._clock = clock
 
     def handle(self, batch: Batch, error: Refused, fence: str) -> None:
-        """Act on a refusal."""
-        verdict = judge_refusal(error.status or 0, error.error_type, error.error_code, error.message)
+        """Act on the refusal of a create."""
+        verdict = _judge(error)
         action = verdict.refusal
         if action is Refusal.PARK:
-            self._parking.park(batch.lane, verdict.reason)
-            self._postpone(batch, fence, self._config.park.probe if batch.probe else self._parking.pause())
+            self._park(batch, verdict, fence)
         elif action is Refusal.WAIT:
             self._wait(batch, fence, error.retry_after)
         elif action is Refusal.EJECT and verdict.index is not None and verdict.index < batch.count:
@@ -54,6 +53,16 @@ class Refusals:
             self.split(batch, fence, batch.count // 2, probe=False)
         elif self._may_bury(batch, verdict):
             self._eject(batch, fence, 0)
+        else:
+            self._wait(batch, fence, error.retry_after)
+        self._telemetry.submission_refused(batch, status=error.status, reason=verdict.reason, action=action)
+
+    def handle_look(self, batch: Batch, error: Refused, fence: str) -> None:
+        """Act on the refusal of the look before a create: it may tell of the account, never of the batch's prompts."""
+        verdict = _judge(error)
+        action = Refusal.PARK if verdict.refusal is Refusal.PARK else Refusal.WAIT
+        if action is Refusal.PARK:
+            self._park(batch, verdict, fence)
         else:
             self._wait(batch, fence, error.retry_after)
         self._telemetry.submission_refused(batch, status=error.status, reason=verdict.reason, action=action)
@@ -84,6 +93,10 @@ class Refusals:
         nbytes = batch.bytes - size - (1 if batch.count > 1 else 0)
         self._ledger.batches.eject(batch, entry_id, Flaw.REFUSED, nbytes, fence=fence)
 
+    def _park(self, batch: Batch, verdict: Verdict, fence: str) -> None:
+        self._parking.park(batch.lane, verdict.reason)
+        self._postpone(batch, fence, self._config.park.probe if batch.probe else self._parking.pause())
+
     def _wait(self, batch: Batch, fence: str, retry_after: float | None) -> None:
         delay = refusal_delay(
             retry_after=retry_after,
@@ -102,3 +115,7 @@ class Refusals:
         for raw_id, fields in self._ledger.prompts.entries(batch):
             entry_id = raw_id.decode()
             yield entry_id, None if entry_id in unusable else request_bytes(entry_id, fields[b"params"])
+
+
+def _judge(error: Refused) -> Verdict:
+    return judge_refusal(error.status or 0, error.error_type, error.error_code, error.message)

@@ -192,6 +192,10 @@ class Submitter:
         """Take the API's newest batches, which give the head; None when the batch has been put off instead."""
         try:
             listing = self._api.newest()
+        except Refused as error:
+            self._give_back(batch)
+            self._refusals.handle_look(batch, error, claim.fence)
+            return None
         except ApiError as error:
             self._give_up(batch, claim, error)
             return None

@@ -30,6 +30,7 @@ QUICK = {
     "park.probe": "50ms",
     "lease": "300ms",
     "tick": "10ms",
+    "anthropic.requests_per_minute": "1000000",
 }
 
 

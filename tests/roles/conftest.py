@@ -4,7 +4,21 @@ from pathlib import Path
 import pytest
 from bench import Bench, redis_server
 
+from worker import drainer, poller, refusals, submitter
 from worker.simulator import Simulator
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits a second or more in life waits some milliseconds here; how long is judged by tests of `schedule`."""
+    for module in (submitter, refusals):
+        monkeypatch.setattr(module, "FIRST_DELAY", 0.02)
+        monkeypatch.setattr(module, "MOST_DELAY", 0.04)
+    monkeypatch.setattr(drainer, "FIRST_DELAY", 0.02)
+    monkeypatch.setattr(drainer, "MOST_DELAY", 0.04)
+    monkeypatch.setattr(poller, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(submitter, "GATE_DELAY", 0.02)
+    monkeypatch.setattr(submitter, "ACCEPT_PAUSE", 0.01)
 
 
 @pytest.fixture(scope="session")
