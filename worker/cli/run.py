@@ -16,6 +16,7 @@ from worker.cli.settings import EX_CONFIG, EX_FAILED, EX_OK, EX_UNAVAILABLE, add
 if TYPE_CHECKING:
     from worker.config import Config
     from worker.daemon import Daemon
+    from worker.embedded import EmbeddedServer
 
 ROLES = ("batcher", "submitter", "poller", "drainer")
 WATCH_SECONDS = 0.5
@@ -108,7 +109,8 @@ def serve(config: "Config", *, roles: tuple[str, ...], signals: Signals, args: a
     telemetry = Telemetry(version=_version())
     with contextlib.ExitStack() as stack:
         try:
-            url = config.redis.url or _embedded(config, telemetry, stack)
+            server = None if config.redis.url else _embedded(config, telemetry, stack)
+            url = server.url if server else config.redis.url
             daemon, port = _start(config, url, roles, telemetry, clock)
         except (EmbeddedUnavailable, EmbeddedFailed, LedgerUnavailableError, LedgerRefusedError) as error:
             return complain(str(error), EX_UNAVAILABLE)
@@ -118,8 +120,8 @@ def serve(config: "Config", *, roles: tuple[str, ...], signals: Signals, args: a
         if config.http.port == 0:
             print(f"http://{config.http.bind}:{port}", flush=True)
         _notify("READY=1")
-        status = _watch(daemon, signals, args, telemetry)
-        telemetry.daemon_stopping(signals.reason or "a thread died")
+        status = _watch(daemon, server, signals, args, telemetry)
+        telemetry.daemon_stopping(signals.reason or "the watchdog")
         _notify("STOPPING=1")
         began = clock.monotonic()
         daemon.stop(config.shutdown_timeout)
@@ -135,7 +137,9 @@ def _start(config: "Config", url: str, roles: tuple[str, ...], telemetry: Any, c
     return daemon, daemon.start()
 
 
-def _watch(daemon: "Daemon", signals: Signals, args: argparse.Namespace, telemetry: Any) -> int:
+def _watch(
+    daemon: "Daemon", server: "EmbeddedServer | None", signals: Signals, args: argparse.Namespace, telemetry: Any
+) -> int:
     """Wait for the end; the watchdog in it ends a process whose threads have died, so that it is started anew."""
     while not signals.stop.wait(WATCH_SECONDS):
         if signals.quiet.is_set():
@@ -149,6 +153,10 @@ def _watch(daemon: "Daemon", signals: Signals, args: argparse.Namespace, telemet
             _notify("READY=1")
         if dead := daemon.dead():
             telemetry.warning("daemon.thread_died", threads=dead)
+            return EX_FAILED
+        if server is not None and not server.is_alive():
+            # a server that we adopted dies with the process that started it; the next start brings its data back
+            telemetry.warning("embedded.died", hint="started anew, batchmill brings its data back")
             return EX_FAILED
         if not daemon.live():
             _notify("WATCHDOG=1")
@@ -164,7 +172,7 @@ def _reload(daemon: "Daemon", args: argparse.Namespace, telemetry: Any) -> None:
         telemetry.info("config.reloaded")
 
 
-def _embedded(config: "Config", telemetry: Any, stack: contextlib.ExitStack) -> str:
+def _embedded(config: "Config", telemetry: Any, stack: contextlib.ExitStack) -> "EmbeddedServer":
     from pathlib import Path
 
     from worker.embedded import EmbeddedServer
@@ -174,7 +182,7 @@ def _embedded(config: "Config", telemetry: Any, stack: contextlib.ExitStack) -> 
     )
     stack.enter_context(server)
     telemetry.embedded_started(url=server.url.split("@")[-1])
-    return server.url
+    return server
 
 
 def _secrets(config: "Config") -> list[str]:
