@@ -76,6 +76,15 @@ def test_a_wait_may_be_asked_for_in_seconds_or_as_a_date(
     assert api.retrieve("msgbatch_1").retry_after == expected
 
 
+def test_what_can_be_known_otherwise_may_be_missing(api: BatchesApi, server: Server) -> None:
+    """A batch lives for 24 hours whoever says so, and an instant without a zone is UTC: one odd batch ends no walk."""
+    server.plays(
+        answers(200, batch(expires_at=None, created_at="2026-11-22T10:00:00", request_counts={"processing": 3}))
+    )
+    remote = api.retrieve("msgbatch_1").remote
+    assert (remote.created_at, remote.expires_at - remote.created_at, remote.counts.total) == (TEN, 86_400, 3)
+
+
 def test_the_newest_page_says_whether_it_is_all(api: BatchesApi, server: Server) -> None:
     """One call lists up to a thousand, with the workspace and the API's clock."""
     server.plays(page("b2", "b1", has_more=True, date=DATE, anthropic_workspace_id="wrkspc_1"), page())
@@ -99,8 +108,8 @@ def test_the_newest_page_says_whether_it_is_all(api: BatchesApi, server: Server)
         (answers(307, b"", location="/elsewhere"), Unavailable, "unavailable"),
         (answers(200, b"<html>welcome to the airport</html>"), Unavailable, "unavailable"),
         (answers(200, b"\xff\xfe"), Unavailable, "unavailable"),
-        (answers(200, batch(expires_at=None)), Unavailable, "unavailable"),
-        (answers(200, batch(created_at="2026-11-22T10:00:00")), Unavailable, "unavailable"),
+        (answers(200, batch(created_at=None)), Unavailable, "unavailable"),
+        (answers(200, batch(created_at="soon")), Unavailable, "unavailable"),
         (answers(200, batch("msgbatch_2")), Unavailable, "unavailable"),
         (Exchange.reset, Unavailable, "unavailable"),
         (Exchange.close, Unavailable, "unavailable"),

@@ -21,7 +21,7 @@ _WORD = re.compile(r"[a-z0-9_]{1,64}")
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 _T = TypeVar("_T")
-_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+_LIFETIME = 86_400.0  # expires_at is created_at + 24 h exactly, says the documentation
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -97,22 +97,22 @@ class Answer:
 
 
 class _Counts(msgspec.Struct, frozen=True):
-    processing: _Count
-    succeeded: _Count
-    errored: _Count
-    canceled: _Count
-    expired: _Count
+    processing: _Count = 0
+    succeeded: _Count = 0
+    errored: _Count = 0
+    canceled: _Count = 0
+    expired: _Count = 0
 
 
 class _Batch(msgspec.Struct, frozen=True):
     id: Annotated[str, msgspec.Meta(pattern=f"^{REMOTE_ID.pattern}$")]
     processing_status: str
     request_counts: _Counts
-    created_at: _Instant
-    expires_at: _Instant
-    ended_at: _Instant | None = None
-    archived_at: _Instant | None = None
-    cancel_initiated_at: _Instant | None = None
+    created_at: datetime
+    expires_at: datetime | None = None
+    ended_at: datetime | None = None
+    archived_at: datetime | None = None
+    cancel_initiated_at: datetime | None = None
 
     def remote(self) -> RemoteBatch:
         counts = self.request_counts
@@ -126,8 +126,8 @@ class _Batch(msgspec.Struct, frozen=True):
                 canceled=counts.canceled,
                 expired=counts.expired,
             ),
-            created_at=self.created_at.timestamp(),
-            expires_at=self.expires_at.timestamp(),
+            created_at=_unix(self.created_at),
+            expires_at=_unix(self.expires_at) if self.expires_at else _unix(self.created_at) + _LIFETIME,
             ended_at=_timestamp(self.ended_at),
             archived_at=_timestamp(self.archived_at),
             cancel_initiated_at=_timestamp(self.cancel_initiated_at),
@@ -186,7 +186,11 @@ def _decode(body: bytes, shape: type[_T]) -> _T:
 
 
 def _timestamp(instant: datetime | None) -> float | None:
-    return None if instant is None else instant.timestamp()
+    return None if instant is None else _unix(instant)
+
+
+def _unix(instant: datetime) -> float:
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
 
 
 def _matching(pattern: re.Pattern[str], text: object) -> str | None:
@@ -198,4 +202,4 @@ def _http_date(text: str | None) -> float | None:
         instant = parsedate_to_datetime(text or "")
     except ValueError:
         return None
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
+    return _unix(instant)
