@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 """What the api is given in these tests: a key, a clock and somebody who listens."""
 
 from dataclasses import dataclass, field
@@ -33,3 +35,17 @@ class Heard:
         """Hear of a call."""
         assert seconds >= 0
         self.calls.append((operation, outcome))
+
+
+class WholeBody:
+    """The smallest body there is."""
+
+    nbytes = len(b'{"requests":[]}')
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Start over."""
+        yield b'{"requests":[]}'
+
+
+def nothing() -> None:
+    """Record nothing before the last byte."""
