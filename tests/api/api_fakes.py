@@ -1,7 +1,6 @@
-from collections.abc import Iterator
-
 """What the api is given in these tests: a key, a clock and somebody who listens."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 KEY = "sk-ant-canary-key"
