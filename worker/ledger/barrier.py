@@ -4,6 +4,7 @@ Otherwise a Redis that dies after the POST could come back without the intent, a
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -82,23 +83,26 @@ class AppendFsyncBarrier:
     def __init__(self, *, store: Store, reason: str, owner: str, wait: Callable[[float], object]) -> None:
         self.reason = reason
         self._store = store
-        self._owner = owner.encode()
+        self._owner = owner
+        self._turns = itertools.count()
         self._wait = wait
 
     def durably(self, write: Callable[[Any], str]) -> str:
         """Write under `appendfsync always`."""
-        with self._store.write_connection() as connection, self._turn(connection):
+        # threads of one process take turns too, so every turn has a name of its own
+        name = f"{self._owner} {next(self._turns)}".encode()
+        with self._store.write_connection() as connection, self._turn(connection, name):
             answer = write(connection)
             held = self._store.write("get", self._store.keys.barrier, on=connection)
-            if held != self._owner:
+            if held != name:
                 raise NotDurableError("the turn to sync Redis' AOF was lost")
         return answer
 
     @contextlib.contextmanager
-    def _turn(self, connection: Any) -> Iterator[None]:
+    def _turn(self, connection: Any, name: bytes) -> Iterator[None]:
         keys, write = self._store.keys, self._store.write
         for _ in range(1000):
-            if write("set", keys.barrier, self._owner, nx=True, px=self.TURN_MS, on=connection):
+            if write("set", keys.barrier, name, nx=True, px=self.TURN_MS, on=connection):
                 break
             self._wait(0.005)
         else:
@@ -110,14 +114,14 @@ class AppendFsyncBarrier:
                 write("config_set", "appendfsync", "always", on=connection)
             yield
         finally:
-            self._store.transact(self._end_turn, on=connection)
+            self._store.transact(lambda held: self._end_turn(held, name), on=connection)
 
-    def _end_turn(self, connection: Any) -> None:
+    def _end_turn(self, connection: Any, name: bytes) -> None:
         keys = self._store.keys
         with connection.pipeline() as pipe:
             pipe.watch(keys.barrier)
             usual = pipe.get(keys.barrier_mark)
-            if pipe.get(keys.barrier) == self._owner:
+            if pipe.get(keys.barrier) == name:
                 pipe.multi()
                 if usual:
                     pipe.config_set("appendfsync", usual.decode())
