@@ -8,9 +8,10 @@ from typing import TypeVar
 
 import msgspec
 
-from worker.batches_api import BatchesApi
+from worker.batches_api import BatchesApi, Complaint, Truncated
 from worker.core.account import Account, Whose
 from worker.core.cost import PriceTable, Usage
+from worker.core.custom_id import Token, decode
 from worker.core.intake import Flaw, describe_prompt, describe_unusable
 from worker.core.model import Batch, Prompt, ResultType
 from worker.core.rulings import (
@@ -118,6 +119,20 @@ class Reading:
 
 
 _RESULT_TYPES = frozenset(ResultType)
+
+
+def first_token(api: BatchesApi, remote_id: str) -> Token | None:
+    """Read whose an ended remote batch is from its first result line: its token, None when it is not of our making.
+
+    Raises ApiError's kinds, Truncated also for results without a whole line: what was not read proves nothing.
+    """
+    with api.results(remote_id) as lines:
+        for line in lines:
+            try:
+                return decode(_parse(line).custom_id)
+            except GarbledError:
+                break
+    raise Truncated(Complaint("results without a readable first line"))
 
 
 def abandoned(ledger: Ledger, batch: Batch) -> dict[str, Flaw]:

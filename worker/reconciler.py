@@ -5,16 +5,15 @@ from dataclasses import replace
 from worker.batches_api import ApiError, BatchesApi
 from worker.clock import Clock
 from worker.config import Config
-from worker.core.custom_id import Token, decode
 from worker.core.errors import Doubt
 from worker.core.lifecycle import Event
 from worker.core.model import Batch, Claim, RemoteBatch, State
 from worker.core.reconcile import Absent, Adopt, Hold, LookAgain, Peek, conclude
-from worker.core.rulings import read_line
 from worker.ledger.batches import NEVER
 from worker.ledger.lease import Leases
 from worker.ledger.ledger import Ledger
 from worker.parking import Parking
+from worker.readings import first_token
 from worker.telemetry import Telemetry
 from worker.workspaces import Workspaces
 
@@ -128,9 +127,9 @@ class Reconciler:
         ruled_out = set(batch.ruled_out)
         for remote in remotes:
             try:
-                token = self._first_token(remote)
+                token = first_token(self._api, remote.id)
             except ApiError:
-                continue  # no results to be had right now; it stays a candidate
+                continue  # no line to be had right now; it stays a candidate
             if token is not None and (token.deployment, token.uid) == (self._deployment, batch.uid):
                 self._adopt(batch, claim, remote, lanes, alone=False)
                 return
@@ -138,12 +137,6 @@ class Reconciler:
         self._look_again(
             replace(batch, ruled_out=frozenset(ruled_out)), claim, batch.seen | {remote.id for remote in remotes}
         )
-
-    def _first_token(self, remote: RemoteBatch) -> Token | None:
-        with self._api.results(remote.id) as lines:
-            for line in lines:
-                return decode(read_line(line).custom_id)
-        return None
 
     def _look_again(
         self, batch: Batch, claim: Claim, seen: frozenset[str], *, retry_after: float | None = None

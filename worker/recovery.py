@@ -7,7 +7,7 @@ shown its token: at least the horizon, at worst a day. With a barrier none of th
 
 from collections.abc import Iterator
 
-from worker.batches_api import ApiError, BatchesApi
+from worker.batches_api import ApiError, BatchesApi, Complaint, Truncated
 from worker.clock import Clock
 from worker.config import Config
 from worker.core.account import order
@@ -17,6 +17,7 @@ from worker.core.intake import Flaw, Unusable, read_prompt
 from worker.core.model import Prompt, RemoteBatch, State, Trigger
 from worker.core.rulings import read_line
 from worker.ledger.ledger import Ledger
+from worker.readings import first_token
 from worker.telemetry import Telemetry
 
 OPEN_SECONDS = 25 * 3600.0
@@ -82,7 +83,7 @@ class Recovery:
             if remote.status != "ended":
                 return None
             if remote.id not in self._tokens:
-                self._tokens[remote.id] = next(self._read_tokens(remote), None)
+                self._tokens[remote.id] = first_token(self._api, remote.id)
             token = self._tokens[remote.id]
             if token is not None and token.deployment == self._deployment:
                 found.append((token, remote))
@@ -104,6 +105,9 @@ class Recovery:
     def _rebuild(self, lane: str, token: Token, remote: RemoteBatch) -> None:
         """Seal again what a forgotten seal had sealed: its range under its old uid, and what lies before it."""
         ids = {token.entry_id for token in self._read_tokens(remote)}
+        if len(ids) != remote.counts.total:
+            # sealed by results that were cut short, the prompts that are missing from them would count as unusable
+            raise Truncated(Complaint("results do not account for every request"))
         first, last = min(ids, key=order), max(ids, key=order)
         cursor = self._ledger.lanes.marks(lane).cursor
         if order(cursor) >= order(first):
