@@ -8,6 +8,8 @@ local outcomes = {unpack(ARGV, 4)}
 
 if redis.call("HGET", batch, "state") ~= "delivered" then return "STALE" end
 if redis.call("HGET", fences, uid) ~= fence then return "STALE" end
+-- Of an entry's names and values so many come along: unpack fails near 8,000, and a failure here would repeat for ever.
+local most = 4000
 local gone, requeued = {}, 0
 for at = 1, #outcomes, 4 do
   local entry_id, fate, attempt, reason = outcomes[at], outcomes[at + 1], outcomes[at + 2], outcomes[at + 3]
@@ -16,11 +18,11 @@ for at = 1, #outcomes, 4 do
     local entry = redis.call("XRANGE", prompts, entry_id, entry_id)[1]
     if entry then
       local fields, named, dated = {}, false, false
-      for slot = 1, #entry[2], 2 do
+      for slot = 1, math.min(#entry[2], most), 2 do
         local name = entry[2][slot]
         named = named or name == "id"
         dated = dated or name == "batchmill.enqueued_at"
-        if name ~= "batchmill.attempt" then
+        if name == "batchmill.enqueued_at" or string.sub(name, 1, 10) ~= "batchmill." then
           fields[#fields + 1] = name
           fields[#fields + 1] = entry[2][slot + 1]
         end
