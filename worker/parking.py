@@ -2,7 +2,7 @@
 
 from worker.clock import Clock
 from worker.config import Config
-from worker.core.model import Batch
+from worker.core.model import Batch, State
 from worker.ledger.ledger import Ledger
 from worker.telemetry import Telemetry
 
@@ -31,6 +31,8 @@ class Parking:
         """Say whether a sealed batch may be posted: OPEN, WAIT, or OK when one prompt of it may be the probe."""
         if batch.probe:
             return OPEN
+        if self._probe_waits(batch.lane):
+            return WAIT
         return self._ledger.lanes.may_probe(batch.lane, self._config.park.probe)
 
     def accepted(self, batch: Batch) -> None:
@@ -47,6 +49,13 @@ class Parking:
     def pause(self) -> float:
         """Return how long a batch of a parked lane waits before it asks again, in seconds."""
         return min(self._config.park.probe, 5.0) * (0.5 + self._clock.jitter() / 2)
+
+    def _probe_waits(self, lane: str) -> bool:
+        """Whether a refused probe is to be sent again: it asks for everybody, or each period would cut off one more."""
+        if self._ledger.lanes.marks(lane).parked is None:
+            return False
+        live = [(lane, uid) for uid in self._ledger.batches.live(lane)]
+        return any(batch.probe and batch.state is State.SEALED for batch in self._ledger.batches.get_many(live))
 
     def _unpark(self, lane: str) -> None:
         self._ledger.lanes.unpark(lane)
