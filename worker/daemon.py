@@ -151,10 +151,9 @@ class Daemon:
             return app.config.tick
         delays = [app.config.tick]
         for lane in app.ledger.deployment.lanes():
-            while not self._stop_loops.is_set():
+            delay: float | None = 0.0
+            while delay == 0.0 and not self._stop_loops.is_set():
                 delay = app.batcher.step(lane)
-                if delay is None or delay > 0:
-                    break
             if delay is not None:
                 delays.append(delay)
         self._prepare_metrics()

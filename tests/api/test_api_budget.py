@@ -149,3 +149,20 @@ def test_the_wait_for_the_budget_is_no_part_of_the_call(
     api.retrieve("msgbatch_1")
     assert clock.at > 1030
     assert seconds == [0]
+
+
+def test_a_raised_rate_frees_those_who_wait(budget: Budget, clock: FakeClock, heard: Heard) -> None:
+    """Nobody sleeps through a reload: at one request a minute the next would be sixty seconds away."""
+    slept = clock.sleep
+
+    def sleep(seconds: float) -> None:
+        budget.set_requests_per_minute(6000)
+        slept(seconds)
+
+    for _ in range(10):
+        budget.take()
+    budget.set_requests_per_minute(1)
+    clock.sleep = sleep  # type: ignore[method-assign]
+    budget.take()
+    assert clock.at < 1002
+    assert len(heard.waits) == 1

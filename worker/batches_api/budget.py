@@ -9,6 +9,8 @@ from worker.batches_api.wire import Allowance
 # How much may be saved up while nobody calls: ten seconds' worth, so that a burst stays far below the account's minute.
 _BURST_SECONDS = 10
 _LONGEST_PAUSE = 60.0
+# Whoever waits at a low rate must notice within a second that it was raised.
+_LONGEST_SLEEP = 1.0
 
 
 class Clock(Protocol):
@@ -47,12 +49,16 @@ class Budget:
 
     def take(self) -> None:
         """Take one token, waiting for it as long as it takes."""
-        while (seconds := self._try_to_take()) > 0:
-            started = self._clock.monotonic()
-            try:
-                self._clock.sleep(seconds)
-            finally:
-                self._waited(self._clock.monotonic() - started)
+        seconds = self._try_to_take()
+        if seconds <= 0:
+            return
+        started = self._clock.monotonic()
+        try:
+            while seconds > 0:
+                self._clock.sleep(min(seconds, _LONGEST_SLEEP))
+                seconds = self._try_to_take()
+        finally:
+            self._waited(self._clock.monotonic() - started)
 
     def pause(self, seconds: float) -> None:
         """Refill nothing for `seconds`, a minute at most: the account is out of requests, whoever asked."""

@@ -4,11 +4,12 @@ import argparse
 import contextlib
 import faulthandler
 import os
+import queue
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from worker.cli.settings import EX_CONFIG, EX_FAILED, EX_OK, EX_UNAVAILABLE, add_config_flags, complain, read_config
@@ -56,14 +57,31 @@ def run(args: argparse.Namespace) -> int:
         return serve(config, roles=args.roles, signals=signals, args=args)
 
 
+class Wish(Enum):
+    """What a signal asks for."""
+
+    STOP = "stop"
+    QUIET = "quiet"
+    RELOAD = "reload"
+
+
 class Signals:
-    """Turns signals into events; the second TERM or INT ends the process at once."""
+    """Turns signals into wishes; the second TERM or INT ends the process at once.
+
+    A handler runs between any two steps of the main thread, so it takes no lock that thread may hold: an Event's would
+    be one, `SimpleQueue.put` is made for this.
+    """
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.quiet = threading.Event()
-        self.reload = threading.Event()
         self.reason = ""
+        self._wishes: queue.SimpleQueue[Wish] = queue.SimpleQueue()
+
+    def wait(self, seconds: float) -> "Wish | None":
+        """Return the next wish, or None when none came up for so long."""
+        try:
+            return self._wishes.get(timeout=seconds)
+        except queue.Empty:
+            return None
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
@@ -71,23 +89,23 @@ class Signals:
         handlers = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
-            signal.SIGTSTP: lambda *_: self.quiet.set(),
-            signal.SIGHUP: lambda *_: self.reload.set(),
+            signal.SIGTSTP: lambda *_: self._wishes.put(Wish.QUIET),
+            signal.SIGHUP: lambda *_: self._wishes.put(Wish.RELOAD),
+            # not faulthandler.register: that reads the threads' stacks while they run, and a busy process dies of it
+            signal.SIGUSR2: lambda *_: faulthandler.dump_traceback(all_threads=True),
         }
-        faulthandler.register(signal.SIGUSR2, all_threads=True)
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            faulthandler.unregister(signal.SIGUSR2)
 
     def _stop(self, number: int, _frame: object) -> None:
-        if self.stop.is_set():
+        if self.reason:
             os._exit(128 + number)
         self.reason = signal.Signals(number).name
-        self.stop.set()
+        self._wishes.put(Wish.STOP)
 
 
 def serve(config: "Config", *, roles: tuple[str, ...], signals: Signals, args: argparse.Namespace) -> int:
@@ -141,13 +159,11 @@ def _watch(
     daemon: "Daemon", server: "EmbeddedServer | None", signals: Signals, args: argparse.Namespace, telemetry: Any
 ) -> int:
     """Wait for the end; the watchdog in it ends a process whose threads have died, so that it is started anew."""
-    while not signals.stop.wait(WATCH_SECONDS):
-        if signals.quiet.is_set():
-            signals.quiet.clear()
+    while (wish := signals.wait(WATCH_SECONDS)) is not Wish.STOP:
+        if wish is Wish.QUIET:
             daemon.quiet()
             telemetry.info("daemon.quiet")
-        if signals.reload.is_set():
-            signals.reload.clear()
+        if wish is Wish.RELOAD:
             _notify("RELOADING=1")
             _reload(daemon, args, telemetry)
             _notify("READY=1")
