@@ -1,6 +1,6 @@
 """The one seam to Redis: connections, scripts, and errors that name who is to blame."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -97,6 +97,33 @@ class Store:
         keys, args = script.arrange(named)
         return self._reach(lambda: call(keys=[*keys, *tail_keys], args=[*args, *tail], client=on))
 
+    def run_many(self, name: str, calls: Sequence[tuple[Mapping[str, Value], Sequence[Value]]]) -> list[Any]:
+        """Run a script once for each (named arguments, tail), in one round trip and never twice.
+
+        A call that failed has one of the ledger's errors in its place. When LedgerUnavailableError is raised instead,
+        nobody knows which of the calls were made.
+        """
+        script, registered = self._scripts[name]
+        words = []
+        for named, tail in calls:
+            keys, args = script.arrange(dict(named))
+            words.append((len(keys), *keys, *args, *tail))
+
+        def ask(wanted: Sequence[int]) -> list[Any]:
+            with self._once.pipeline(transaction=False) as pipe:
+                for at in wanted:
+                    pipe.evalsha(registered.sha, *words[at])
+                return cast("list[Any]", pipe.execute(raise_on_error=False))
+
+        answers = self._reach(lambda: ask(range(len(words))))
+        # a restarted server has forgotten the script, and has run none of these
+        unknown = [at for at, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)]
+        if unknown:
+            self.read("script_load", script.text)
+            for at, answer in zip(unknown, self._reach(lambda: ask(unknown)), strict=True):
+                answers[at] = answer
+        return [self._blamed(answer) if isinstance(answer, Exception) else answer for answer in answers]
+
     def say(
         self,
         name: str,
@@ -172,6 +199,16 @@ class Store:
         except (LedgerRefusedError, LedgerUnavailableError):
             return default  # a managed Redis may forbid CONFIG
         return str(answer.get(name, default))
+
+    def _blamed(self, error: Exception) -> Exception:
+        def fail() -> None:
+            raise error
+
+        try:
+            self._reach(fail)
+        except (LedgerFullError, LedgerRefusedError, LedgerUnavailableError) as blamed:
+            return blamed
+        return error
 
     @staticmethod
     def _reach(ask: Callable[[], Any]) -> Any:
