@@ -82,7 +82,7 @@ endef
 
 .venv/dev.stamp: requirements/dev.txt pyproject.toml | .venv/bin/python $(UV_READY)
 	@echo "Installing the locked tools and libraries into .venv"
-	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
 	@$(INSTALL_SELF)
 	@touch .venv/run.stamp $@
 
@@ -90,7 +90,7 @@ endef
 .venv/run.stamp: requirements/run.txt requirements/build.txt pyproject.toml | .venv/bin/python $(UV_READY)
 	@if [ -e .venv/dev.stamp ]; then rm .venv/dev.stamp; exec $(MAKE) --no-print-directory .venv/dev.stamp; fi; \
 	echo "Installing the locked libraries into .venv" && \
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/run.txt requirements/build.txt && \
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/run.txt requirements/build.txt && \
 	$(INSTALL_SELF) && touch $@
 
 .uv/ready: requirements/uv.txt

@@ -46,6 +46,12 @@ class Account:
     results: Counter[ResultType] = field(default_factory=Counter)
     foreign: int = 0
     doubled: int = 0
+    _first: int = field(init=False)
+    _last: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Number the ends of the range once; every line is compared with them."""
+        self._first, self._last = order(self.batch.first), order(self.batch.last)
 
     def identify(self, custom_id: str) -> tuple[Whose, str]:
         """Say whose line this is, and its entry id. A line is ours once; counting is done here."""
@@ -55,7 +61,7 @@ class Account:
             self.foreign += 1
             return Whose.FOREIGN, ""
         number = order(token.entry_id)
-        if not order(batch.first) <= number <= order(batch.last) or token.entry_id in self.unusable:
+        if not self._first <= number <= self._last or token.entry_id in self.unusable:
             self.foreign += 1
             return Whose.FOREIGN, ""
         if number in self.rulings:

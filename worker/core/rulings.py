@@ -6,6 +6,7 @@ that is drained twice is ruled twice the same.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import msgspec
 
@@ -116,8 +117,14 @@ def spell_instant(instant: float | None) -> str | None:
     """Spell Unix seconds as a row's timestamp, `2026-11-22T10:00:00.000Z`."""
     if instant is None:
         return None
-    moment = _EPOCH + timedelta(seconds=min(instant, _LAST_INSTANT))
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    seconds, milliseconds = divmod(int(min(instant, _LAST_INSTANT) * 1000 + 0.5), 1000)
+    return f"{_spell_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _spell_second(seconds: int) -> str:
+    """Prompts that were enqueued together share their second, and spelling it is most of the work."""
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def write_row(batch: Batch, prompt: Prompt, custom_id: str | None, result: bytes, ended_at: bytes) -> bytes:
