@@ -108,6 +108,11 @@ class RedisServer:
             self._process.wait(20)
             self._process = None
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, to freeze it for example."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def close(self) -> None:
         """End it for good."""
         self.stop(signal.SIGKILL)

@@ -1,0 +1,56 @@
+import re
+
+from rig import Rig, Worker, wait_until
+
+
+def settled(worker: Worker) -> float:
+    """Return how many prompts this very process has settled."""
+    return worker.metric("batchmill_prompts_settled_total")
+
+
+def test_two_workers_share_the_work(rig: Rig) -> None:
+    """Each prompt is committed and settled once, and both have had a part in it."""
+    workers = [rig.start(lanes__default__max_count="50"), rig.start(lanes__default__max_count="50")]
+    names = rig.enqueue(2000)
+    rig.await_rows(2000)
+    wait_until(lambda: sum(map(settled, workers)) >= 2000, description="both say what they have settled")
+    assert sum(map(settled, workers)) == 2000
+    assert min(map(settled, workers)) > 0
+    rig.assert_exact(names)
+    assert rig.verdict()["prompts_committed_twice"] == 0
+    assert [worker.stop() for worker in workers] == [0, 0]
+
+
+def test_gauges_are_the_same_wherever_they_are_read(rig: Rig) -> None:
+    """What is true of the lane is read from Redis, so a replica that did nothing shows it too."""
+    first = rig.start(lanes__default__max_age="1h")
+    second = rig.start(lanes__default__max_age="1h")
+    rig.enqueue(7)
+    for worker in (first, second):
+        wait_until(lambda worker=worker: worker.metric("batchmill_lane_depth", lane="default") == 7, description="7")  # type: ignore[misc]
+
+
+def test_roles_may_live_in_different_processes(rig: Rig) -> None:
+    """One process seals and submits, the other follows and fetches; together they do the whole job."""
+    front = rig.start("--roles", "batcher,submitter")
+    names = rig.enqueue(500)
+    wait_until(lambda: sum(batch["count"] for batch in rig.created()) == 500, description="all is submitted")
+    assert rig.row_lines() == []
+    back = rig.start("--roles", "poller,drainer")
+    rig.await_rows(500)
+    rig.assert_exact(names)
+    wait_until(lambda: settled(back) == 500, description="the second says what it has settled")
+    assert settled(front) == 0
+    operations = set(re.findall(r'operation="(\w+)",outcome="ok"} [1-9]', front.get("/metrics")[1]))
+    assert operations == {"list", "create"}
+    assert front.stop() == back.stop() == 0
+
+
+def test_a_process_that_only_seals_needs_no_key(rig: Rig) -> None:
+    """`--roles batcher` never talks to the API."""
+    sealer = rig.start("--roles", "batcher", env={"ANTHROPIC_API_KEY": None})
+    names = rig.enqueue(100)
+    wait_until(lambda: sealer.status()["lanes"]["default"]["batches"]["sealed"], description="a batch is sealed")
+    rig.start("--roles", "submitter,poller,drainer")
+    rig.await_rows(100)
+    rig.assert_exact(names)
