@@ -84,8 +84,8 @@ class Account:
 
     @property
     def all_foreign(self) -> bool:
-        """Whether the results are somebody else's altogether: a wrong adoption."""
-        return self.foreign > 0 and not self.rulings
+        """Whether the results are somebody else's altogether: a wrong adoption. A stream cut short proves nothing."""
+        return self.foreign >= self.batch.count and not self.rulings
 
     def in_order(self) -> Iterator[tuple[str, Ruling]]:
         """Yield entry ids and rulings, ascending."""
