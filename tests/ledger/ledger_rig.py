@@ -185,7 +185,7 @@ class Rig:
 
     def seal(self, uid: str = "uid1", *, limits: Limits = LIMITS) -> Batch:
         """Seal the lane's window."""
-        assert self.try_seal(uid, self.window(limits)) == "SEALED"
+        assert self.try_seal(uid, self.window(limits), max_unposted=1000) == "SEALED"
         return self.batch(uid)
 
     def sealed(self, count: int = 3, uid: str = "uid1") -> Batch:

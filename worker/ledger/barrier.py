@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import redis
+
 from worker.ledger.store import LedgerRefusedError, LedgerUnavailableError, ServerFacts, Store
 
 WAIT_MS = 2_000
@@ -118,7 +120,8 @@ class AppendFsyncBarrier:
 
     def _end_turn(self, connection: Any, name: bytes) -> None:
         keys = self._store.keys
-        with connection.pipeline() as pipe:
+        # a turn that runs out in the middle of its end is somebody else's to end
+        with contextlib.suppress(redis.WatchError), connection.pipeline() as pipe:
             pipe.watch(keys.barrier)
             usual = pipe.get(keys.barrier_mark)
             if pipe.get(keys.barrier) == name:

@@ -18,6 +18,10 @@ REPEATABLE = frozenset({"accept", "describe", "finish", "mark", "note_unusable",
 """Scripts that may run twice for one call: a lost reply is asked for again instead of being passed on."""
 
 
+_PASSING = (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError)
+"""A failover is under way: MASTERDOWN (a kind of the first), CLUSTERDOWN, TRYAGAIN."""
+
+
 class LedgerUnavailableError(Exception):
     """Redis cannot be reached or cannot answer now. Nothing is lost: the step is taken again."""
 
@@ -216,14 +220,15 @@ class Store:
             return ask()
         except redis.OutOfMemoryError as error:
             raise LedgerFullError("Redis is at maxmemory: it takes no new data until some is freed") from error
-        except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError) as error:
+        except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, *_PASSING) as error:
             if isinstance(error, redis.AuthenticationError):
                 raise LedgerRefusedError(f"Redis refuses to let us in ({type(error).__name__})") from None
             raise LedgerUnavailableError(f"Redis cannot be reached ({type(error).__name__})") from None
         except redis.ResponseError as error:
-            word = str(error).split(" ", 1)[0]
+            # of an error that redis-py has a class for, it has cut the word off
+            word = str(error).split(" ", 1)[0] if type(error) is redis.ResponseError else type(error).__name__
             if word == "OOM" or "OOM command not allowed" in str(error):
                 raise LedgerFullError("Redis is at maxmemory: it takes no new data until some is freed") from None
-            if word in {"BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED"}:
+            if word in {"BUSY", "UNBLOCKED"}:
                 raise LedgerUnavailableError(f"Redis cannot answer now ({word})") from None
             raise LedgerRefusedError(f"Redis refuses a command ({word})") from error
