@@ -33,7 +33,7 @@ class Reconciler:
         telemetry: Telemetry,
         clock: Clock,
         deployment: str,
-        unsent: set[tuple[str, int]],
+        unsent: set[str],
     ) -> None:
         self._config = config
         self._ledger = ledger
@@ -51,7 +51,7 @@ class Reconciler:
         batch = self._ledger.batches.get(claim.lane, claim.uid)
         if batch is None or batch.state is not State.SUBMITTING:
             return
-        if (batch.uid, batch.attempt) in self._unsent:
+        if batch.intent in self._unsent:
             self._withdraw(batch, claim)
             return
         if batch.doubt_at is None:
@@ -62,7 +62,7 @@ class Reconciler:
     def _withdraw(self, batch: Batch, claim: Claim) -> None:
         answer = self._ledger.batches.advance(batch, Event.REFUSE, fence=claim.fence, unposted=batch.count)
         if answer == "OK":
-            self._unsent.discard((batch.uid, batch.attempt))
+            self._unsent.discard(batch.intent or "")
             self._telemetry.doubt_resolved(batch, "rejected")
 
     def _begin_doubt(self, batch: Batch) -> Batch:

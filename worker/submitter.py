@@ -11,7 +11,7 @@ from worker.batches_api import ApiError, BatchesApi, Created, InDoubt, Listing, 
 from worker.clock import Clock
 from worker.config import Config
 from worker.core.body import write_body
-from worker.core.custom_id import prefix
+from worker.core.custom_id import MAX_ATTEMPT, prefix, spell
 from worker.core.lifecycle import Event
 from worker.core.model import Batch, Claim, State
 from worker.core.schedule import poll_delay, refusal_delay
@@ -31,6 +31,7 @@ GATE_DELAY = 5.0
 SUSPICION = 3
 """After so many failures in a row the range itself is looked at."""
 
+INTENT_BYTES = 10
 ACCEPT_TRIES = 60
 ACCEPT_PAUSE = 0.5
 
@@ -47,7 +48,8 @@ class StreamBody:
         self._lease = lease
         self._ledger = ledger
         self._batch = batch
-        self._prefix = prefix(deployment, batch.uid, batch.attempt + 1)
+        # refusals count as attempts too: a long trouble of the account takes more of them than a token has room for
+        self._prefix = prefix(deployment, batch.uid, batch.attempt % MAX_ATTEMPT + 1)
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the body in large pieces. Raises LostLeaseError or StoppingError in between."""
@@ -63,9 +65,15 @@ class StreamBody:
 
 
 class Intent:
-    """Records the intent to post when all but the last byte has been sent. `asked` decides what a failure leaves."""
+    """Records the intent to post when all but the last byte has been sent. `asked` decides what a failure leaves.
 
-    def __init__(self, *, ledger: Ledger, barrier: Barrier, batch: Batch, fence: str, listing: Listing) -> None:
+    `name` is random: it tells this intent from another process's at the same attempt, should ours never have arrived.
+    """
+
+    def __init__(
+        self, *, ledger: Ledger, barrier: Barrier, batch: Batch, fence: str, listing: Listing, name: str
+    ) -> None:
+        self.name = name
         self._ledger = ledger
         self._barrier = barrier
         self._batch = batch
@@ -83,6 +91,7 @@ class Intent:
             head=newest[0].id if newest else "",
             head_at=self._listing.server_date or 0.0,
             durably=self._barrier.durably,
+            intent=self.name,
         )
         if answer != "OK":
             raise IntentRefusedError(answer)
@@ -105,7 +114,7 @@ class Submitter:
         telemetry: Telemetry,
         clock: Clock,
         deployment: str,
-        unsent: set[tuple[str, int]],
+        unsent: set[str],
     ) -> None:
         self._config = config
         self._ledger = ledger
@@ -166,7 +175,14 @@ class Submitter:
         if listing is None:
             return
         posted = replace(batch, state=State.SUBMITTING, attempt=batch.attempt + 1)
-        intent = Intent(ledger=self._ledger, barrier=self._barrier, batch=batch, fence=claim.fence, listing=listing)
+        intent = Intent(
+            ledger=self._ledger,
+            barrier=self._barrier,
+            batch=batch,
+            fence=claim.fence,
+            listing=listing,
+            name=spell(self._clock.random_bytes(INTENT_BYTES)),
+        )
         body = StreamBody(ledger=self._ledger, batch=batch, deployment=self._deployment, lease=lease)
         try:
             created = self._api.create(body, before_last_byte=intent)
@@ -178,12 +194,11 @@ class Submitter:
         except InDoubt as error:
             self._doubt(posted, error)
         except (NotSent, Refused) as error:
-            self._give_up(self._withdraw(posted) if intent.asked else batch, claim, error)
+            self._give_up(self._withdraw(posted, intent.name) if intent.asked else batch, claim, error)
         except (LedgerUnavailableError, LedgerFullError, LedgerRefusedError, NotDurableError):
             if intent.asked:
                 # whether the intent stands is unknown, but this process knows that its last byte never left
-                self._unsent.add((posted.uid, posted.attempt))
-                self._withdraw(posted)
+                self._withdraw(posted, intent.name)
             raise
         else:
             self._accept(posted, created)
@@ -217,7 +232,7 @@ class Submitter:
                     workspace_id=created.workspace_id or "",
                 )
                 break
-            except LedgerUnavailableError:
+            except (LedgerUnavailableError, LedgerFullError, LedgerRefusedError):
                 # forgotten here, the answer would have to be found again by reconciling
                 if tries == ACCEPT_TRIES - 1:
                     raise
@@ -236,10 +251,17 @@ class Submitter:
             doubt_at=repr(self._ledger.store.now()),
         )
 
-    def _withdraw(self, posted: Batch) -> Batch:
-        """Take the intent back, keeping the claim: nothing was created. A fact, so a lost lease does not matter."""
-        self._ledger.batches.advance(posted, Event.REFUSE, delay=None, unposted=posted.count)
-        self._unsent.discard((posted.uid, posted.attempt))
+    def _withdraw(self, posted: Batch, intent: str) -> Batch:
+        """Take the intent back, keeping the claim: nothing was created. A fact, so a lost lease does not matter.
+
+        Only the very intent is taken back: where ours is not on record, the attempt may be another process's, in
+        flight. Ours may still arrive, or Redis be away: then `unsent` tells the reconciler.
+        """
+        self._unsent.add(intent)
+        recorded = self._ledger.batches.get(posted.lane, posted.uid)
+        if recorded is not None and recorded.intent == intent:
+            self._ledger.batches.advance(posted, Event.REFUSE, delay=None, unposted=posted.count)
+            self._unsent.discard(intent)
         return replace(posted, state=State.SEALED)
 
     def _give_up(self, sealed: Batch, claim: Claim, error: ApiError) -> None:

@@ -173,7 +173,7 @@ def _steps(
     deployment: str,
     stopping: threading.Event,
 ) -> dict[Queue, Step]:
-    unsent: set[tuple[str, int]] = set()
+    unsent: set[str] = set()
     leases = Leases(ledger.batches, config.lease, stopping)
     workspaces = Workspaces(ledger=ledger, parking=parking)
     refusals = Refusals(config=config, ledger=ledger, parking=parking, telemetry=telemetry, clock=clock)

@@ -98,7 +98,8 @@ class Batch:
     The range is every entry of the lane's stream from `first` to `last`, `entries` of them, of which `count`
     are usable and make up the body of `bytes` bytes. `attempt` counts the POSTs that were (or may have been) made.
     `judged_at` and `max_attempts` are fixed when the remote batch ends, so that a second delivery judges every
-    result as the first did. `commits` says when each sink had it.
+    result as the first did. `commits` says when each sink had it. `intent` names the intent to post that is on record:
+    an attempt's number alone could be of another process, when one's own record was lost on its way.
     """
 
     uid: str
@@ -115,6 +116,7 @@ class Batch:
     head: str | None = None
     head_at: float | None = None
     posted_at: float | None = None
+    intent: str | None = None
     doubt_at: float | None = None
     doubt: str | None = None
     seen: frozenset[str] = frozenset()

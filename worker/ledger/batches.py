@@ -137,10 +137,11 @@ class Batches:
             reason=reason,
         )
 
-    def submit(self, batch: Batch, *, fence: str, head: str, head_at: float, durably: Durably) -> str:
+    def submit(self, batch: Batch, *, fence: str, head: str, head_at: float, durably: Durably, intent: str = "") -> str:
         """Record, on disk, the intent to post: OK, STALE, PAUSED or RECOVER.
 
         `head` is the newest remote batch (empty: there is none), `head_at` the API's time of saying so.
+        `intent` is a random name by which whoever asked recognises a record whose answer was lost.
         """
         keys = self.store.keys
         follow(batch.state, Event.SUBMIT)
@@ -156,6 +157,7 @@ class Batches:
                 seen_attempt=batch.attempt,
                 head=head,
                 head_at=repr(head_at),
+                intent=intent,
             )
         )
 
@@ -185,7 +187,13 @@ class Batches:
         fields: dict[str, Any] = dict(zip(names[::2], names[1::2], strict=True))
         posted_at = repr(batch.posted_at or self.store.now())
         return self.advance(
-            batch, Event.FIND, unposted=0, remote_id=remote.id, attempt=str(attempt), posted_at=posted_at, **fields
+            batch,
+            Event.FIND,
+            unposted=0,
+            remote_id=remote.id,
+            attempt=str(max(attempt, batch.attempt)),
+            posted_at=posted_at,
+            **fields,
         )
 
     def adopt(self, batch: Batch, remote: RemoteBatch, *, fence: str, lanes: Sequence[str], alone: bool) -> str:
