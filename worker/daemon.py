@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from worker.batcher import Batcher
 from worker.broker import make_worker
 from worker.config import Config
 from worker.core.report import report
@@ -145,19 +146,34 @@ class Daemon:
         return Loop(name=name, step=step, clock=self._app.clock, telemetry=self._app.telemetry, stop=self._stop_loops)
 
     def _seal_all(self) -> float:
-        """Let the batcher look at every lane, as long as there is something to seal."""
+        """Let the batcher look at every lane, as long as there is something to seal.
+
+        A lane in trouble does not keep the others waiting: its error is raised when all have had their turn.
+        """
         app = self._app
         if app.batcher is None:
             return app.config.tick
         delays = [app.config.tick]
+        troubles: list[Exception] = []
         for lane in app.ledger.deployment.lanes():
-            delay: float | None = 0.0
-            while delay == 0.0 and not self._stop_loops.is_set():
-                delay = app.batcher.step(lane)
-            if delay is not None:
-                delays.append(delay)
+            try:
+                delays.append(self._seal(app.batcher, lane))
+            except LedgerUnavailableError:
+                raise
+            except LedgerRefusedError as error:
+                troubles.append(LedgerRefusedError(f"lane {lane}: {error}"))
+            except Exception as error:  # noqa: BLE001 - raised below
+                troubles.append(error)
         self._prepare_metrics()
+        for trouble in troubles:
+            raise trouble
         return min(delays)
+
+    def _seal(self, batcher: Batcher, lane: str) -> float:
+        delay: float | None = 0.0
+        while delay == 0.0 and not self._stop_loops.is_set():
+            delay = batcher.step(lane)
+        return self._app.config.tick if delay is None else delay
 
     def _check_sinks(self) -> float:
         problems: dict[str, str] = {}

@@ -39,7 +39,6 @@ QUICK = {
     "lease": "3s",
     "tick": "50ms",
     "shutdown_timeout": "15s",
-    "log.level": "debug",
     "sinks.results.path": "results/{lane}/{batch}.jsonl",
 }
 """Small windows and short leases; a doubt lasts seconds instead of half an hour."""
@@ -98,7 +97,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it, or start it again on the same data, and wait until it answers."""
         process = self._process = subprocess.Popen(self._words, stdout=subprocess.DEVNULL)
-        wait_until(lambda: process.poll() is not None or self._answers(), description="Redis answers")
+        wait_until(lambda: process.poll() is not None or self._answers(process.pid), description="Redis answers")
         assert process.poll() is None, "Redis did not start"
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
@@ -123,11 +122,12 @@ class RedisServer:
         facts: Any = self.client.info("persistence")
         return not facts["aof_buffer_length"] and not facts["aof_pending_bio_fsync"]
 
-    def _answers(self) -> bool:
+    def _answers(self, pid: int) -> bool:
         try:
-            return bool(self.client.ping())
+            facts: Any = self.client.info("server")
         except redis.RedisError:
             return False
+        return bool(facts["process_id"] == pid)
 
 
 class Worker:
@@ -154,6 +154,11 @@ class Worker:
     def err(self) -> str:
         """Everything on standard error so far."""
         return self._err.read_text("utf-8", "replace")
+
+    def tail(self) -> str:
+        """Return the end of what it said, for a failure's message."""
+        lines = [line for line in self.err.splitlines() if '"level":"debug"' not in line]
+        return "\n".join(lines[-15:])
 
     @property
     def alive(self) -> bool:
@@ -201,7 +206,7 @@ class Worker:
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"the worker did not end within {timeout:g} s; it said: {self.err[-3000:]}")
+            pytest.fail(f"the worker did not end within {timeout:g} s; it said:\n{self.tail()}")
 
     def stop(self) -> int:
         """Ask it to end in order; returns the exit status."""
@@ -280,7 +285,7 @@ class Rig:
         """Return the lines of all result files; a file that is there is complete and never changes."""
         for file in self.directory.glob("results/**/*.jsonl"):
             if file not in self._lines:
-                self._lines[file] = file.read_text("utf-8").splitlines()
+                self._lines[file] = file.read_text("utf-8").split("\n")[:-1]
         return [line for lines in self._lines.values() for line in lines]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -292,7 +297,7 @@ class Rig:
         end = time.monotonic() + timeout
         while len(self.row_lines()) < count:
             if time.monotonic() > end:
-                words = [f"{worker.pid}: {worker.process.poll()} {worker.err[-1500:]}" for worker in self.workers]
+                words = [f"status {worker.process.poll()}:\n{worker.tail()}" for worker in self.workers]
                 pytest.fail(f"{len(self.row_lines())} of {count} rows after {timeout:g} s\n" + "\n".join(words))
             time.sleep(0.02)
 

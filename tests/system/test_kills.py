@@ -50,7 +50,7 @@ def test_a_batch_that_was_created_before_the_kill_is_paid_for_once(rig: Rig) -> 
     rig.inject("hold", on="create", seconds=60)
     names = rig.enqueue(30)
     first = rig.start(submit__horizon="2s")
-    wait_until(lambda: rig.created(), description="the batch is created, its answer is not")
+    wait_until(rig.created, description="the batch is created, its answer is not")
     first.kill()
     second = rig.start(submit__horizon="2s")
     rig.await_rows(30)
@@ -76,7 +76,7 @@ def test_a_worker_frozen_for_longer_than_its_lease_does_no_harm(rig: Rig) -> Non
     names = rig.enqueue(30)
     frozen = rig.start(lease="1s")
     other = rig.start(lease="1s")
-    wait_until(lambda: rig.created(), description="one of the two waits for an answer")
+    wait_until(rig.created, description="one of the two waits for an answer")
     # both look alike from outside: freeze the one that knocks, whichever it is, by freezing each in turn
     frozen.signal(signal.SIGSTOP)
     rig.await_rows(30)

@@ -41,7 +41,7 @@ def test_an_answer_that_comes_while_redis_is_away_is_kept(rig: Rig) -> None:
     rig.inject("hold", on="create", seconds=3)
     worker = rig.start()
     names = rig.enqueue(20)
-    wait_until(lambda: rig.created(), description="the batch is created, its answer is not")
+    wait_until(rig.created, description="the batch is created, its answer is not")
     lose_redis(rig, worker, signal.SIGTERM, seconds=5)
     rig.await_rows(20)
     rig.assert_exact(names)
@@ -79,7 +79,7 @@ def test_a_full_redis_stops_producers_and_not_the_work(tmp_path: Path) -> None:
         worker = rig.start()
         names = [f"big-{number}" for number in range(400)]
         rig.add({"params": params("x" * 20_000), "id": name} for name in names)
-        wait_until(lambda: rig.created(), description="a batch is in flight")
+        wait_until(rig.created, description="a batch is in flight")
         client.config_set("maxmemory", "1mb")
         with pytest.raises(redis.OutOfMemoryError):
             client.xadd("batchmill:{default}:prompts", {"params": params()})

@@ -1,5 +1,6 @@
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_worker_that_seals_hands_over(rig: Rig) -> None:
     """What is sealed stays sealed, what waits goes on waiting; the next worker finishes both."""
     names = rig.enqueue(3000)
     first = rig.start(lanes__default__max_count="50")
-    wait_until(lambda: rig.created(), description="the first of sixty batches is there")
+    wait_until(rig.created, description="the first of sixty batches is there")
     end_in_order(first)
     assert len(rig.row_lines()) < 3000, "it was too fast for this test"
     rig.start()
@@ -59,7 +60,7 @@ def test_a_worker_that_waits_for_an_answer_takes_it_along(rig: Rig) -> None:
     rig.inject("hold", on="create", seconds=3)
     names = rig.enqueue(20)
     first = rig.start()
-    wait_until(lambda: rig.created(), description="the batch is created, its answer is not")
+    wait_until(rig.created, description="the batch is created, its answer is not")
     end_in_order(first)
     second = rig.start()
     rig.await_rows(20)
@@ -73,7 +74,7 @@ def test_an_answer_that_takes_too_long_is_found_again(rig: Rig) -> None:
     rig.inject("hold", on="create", seconds=90)
     names = rig.enqueue(20)
     first = rig.start(shutdown_timeout="3s")
-    wait_until(lambda: rig.created(), description="the batch is created, its answer is not")
+    wait_until(rig.created, description="the batch is created, its answer is not")
     end_in_order(first, within=3)
     second = rig.start()
     rig.await_rows(20)
@@ -115,7 +116,7 @@ def test_a_second_signal_ends_it_at_once(rig: Rig) -> None:
     rig.inject("hold", on="create", seconds=90)
     names = rig.enqueue(5)
     worker = rig.start(shutdown_timeout="60s")
-    wait_until(lambda: rig.created(), description="the worker waits for an answer")
+    wait_until(rig.created, description="the worker waits for an answer")
     worker.signal(signal.SIGTERM)
     wait_until(lambda: worker.get("/readyz")[0] == 503, description="it is draining")
     began = time.monotonic()
@@ -135,7 +136,7 @@ def test_a_quiet_worker_seals_nothing_and_lives_on(rig: Rig) -> None:
     worker.signal(signal.SIGTSTP)
     wait_until(lambda: worker.get("/readyz")[0] == 503, description="it is quiet")
     names += rig.enqueue(5, name="after")
-    age = lambda: worker.metric("batchmill_lane_oldest_prompt_age_seconds", lane="default")  # noqa: E731 - a condition
+    age = partial(worker.metric, "batchmill_lane_oldest_prompt_age_seconds", lane="default")
     wait_until(lambda: age() > 2, description="the prompts have waited twenty times as long as max_age")
     assert worker.get("/livez")[0] == 200
     assert len(rig.created()) == 1
@@ -182,16 +183,21 @@ def test_a_reload_takes_over_the_requests_per_minute(rig: Rig, tmp_path: Path) -
     rig.await_rows(5, timeout=40)
 
 
+def await_stacks(worker: Worker, dumps: int) -> None:
+    """Wait for so many dumps, or for the worker's end."""
+    wait_until(
+        lambda: worker.err.count("\nCurrent thread") >= dumps or not worker.alive,
+        description="the main thread's stack, which comes last",
+    )
+
+
 def test_stacks_are_written_on_demand_however_busy_it_is(rig: Rig) -> None:
     """SIGUSR2 writes all threads' stacks to standard error and changes nothing else, again and again."""
     worker = rig.start(lanes__default__max_count="50")
     names = rig.enqueue(1500)
     for dumps in range(1, 16):
         worker.signal(signal.SIGUSR2)
-        wait_until(
-            lambda dumps=dumps: worker.err.count("\nCurrent thread") >= dumps or not worker.alive,  # type: ignore[misc]
-            description="the main thread's stack, which comes last",
-        )
+        await_stacks(worker, dumps)
         assert worker.alive, worker.process.returncode
     assert worker.err.count("most recent call first") > 15 * 5
     rig.await_rows(1500)

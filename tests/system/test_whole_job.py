@@ -1,4 +1,5 @@
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,18 @@ def waits(rig: Rig) -> list[tuple[float, float]]:
 
 def test_twenty_thousand_prompts_come_back_once_each(rig: Rig) -> None:
     """Plain XADD in, one row each out, and no batch over its ceilings on the way."""
-    worker = rig.start(lanes__default__max_count="1000", lanes__default__max_age="1s", log__level="info")
+    worker = rig.start(lanes__default__max_count="1000", lanes__default__max_age="1s")
     names = rig.enqueue(20_000)
     rig.await_rows(20_000, timeout=90)
     rig.assert_exact(names)
     assert all(row["metadata"] == {"of": row["id"]} for row in rig.rows())
     assert all(batch["count"] <= 1000 for batch in rig.created())
-    settled = lambda: worker.metric("batchmill_prompts_settled_total", result="succeeded")  # noqa: E731 - asked twice
-    wait_until(lambda: settled() >= 20_000, description="every prompt is counted as settled")
-    assert settled() == 20_000
+    counted = partial(worker.metric, "batchmill_prompts_settled_total", result="succeeded")
+    wait_until(lambda: counted() >= 20_000, description="every prompt is counted as settled")
+    assert counted() == 20_000
     assert worker.metric("batchmill_prompts_settled_total") == 20_000
     assert worker.metric("batchmill_batches_sealed_total") == len(rig.created())
-    wait_until(
-        lambda: not any(worker.status()["lanes"]["default"]["batches"].values()), description="no batch is open"
-    )
+    wait_until(lambda: not any(worker.status()["lanes"]["default"]["batches"].values()), description="no batch is open")
     assert worker.stop() == 0
 
 
