@@ -187,10 +187,10 @@ class Submitter:
         try:
             created = self._api.create(body, before_last_byte=intent)
         except (LostLeaseError, StoppingError):
-            self._give_back(batch)
+            self._give_back(batch, claim)
             self._ledger.batches.advance(batch, None, fence=claim.fence)
         except IntentRefusedError:
-            self._give_back(batch)
+            self._give_back(batch, claim)
         except InDoubt as error:
             self._doubt(posted, error)
         except (NotSent, Refused) as error:
@@ -208,7 +208,7 @@ class Submitter:
         try:
             listing = self._api.newest()
         except Refused as error:
-            self._give_back(batch)
+            self._give_back(batch, claim)
             self._refusals.handle_look(batch, error, claim.fence)
             return None
         except ApiError as error:
@@ -216,7 +216,7 @@ class Submitter:
             return None
         if self._workspaces.admits(batch.lane, listing.workspace_id):
             return listing
-        self._give_back(batch)
+        self._give_back(batch, claim)
         self._postpone(batch, claim, self._config.park.probe, "workspace")
         return None
 
@@ -265,7 +265,7 @@ class Submitter:
         return replace(posted, state=State.SEALED)
 
     def _give_up(self, sealed: Batch, claim: Claim, error: ApiError) -> None:
-        self._give_back(sealed)
+        self._give_back(sealed, claim)
         if isinstance(error, Refused):
             self._refusals.handle(sealed, error, claim.fence)
             return
@@ -290,5 +290,7 @@ class Submitter:
         if self._ledger.batches.advance(batch, Event.HOLD, fence=claim.fence, delay=NEVER, reason=reason) == "OK":
             self._telemetry.batch_held(batch, reason)
 
-    def _give_back(self, batch: Batch) -> None:
-        self._ledger.deployment.release([(batch.lane, batch.uid)])
+    def _give_back(self, batch: Batch, claim: Claim) -> None:
+        """Free the batch's share of the account's queue, unless somebody else has claimed the batch and the share."""
+        if self._ledger.batches.renew(claim, self._config.lease):
+            self._ledger.deployment.release([(batch.lane, batch.uid)])
