@@ -11,7 +11,7 @@ from worker.ledger.ledger import Ledger
 
 CLAIMS_PER_LANE = 200
 BACKLOG = 500
-"""With so many knocks unanswered more would help nobody: all replicas are busy or gone."""
+"""With so many knocks unanswered in a queue more would help nobody: those who play its role are busy or gone."""
 
 
 class Ticker:
@@ -27,14 +27,17 @@ class Ticker:
 
     def step(self) -> float:
         """Claim and knock once; returns seconds until the next tick."""
-        if not self._knocked or all(self._broker.backlog(queue) < BACKLOG for queue in Queue):
-            claimed: dict[Queue, list[Claim]] = defaultdict(list)
-            for lane in self._ledger.deployment.lanes():
-                for claim in self._ledger.batches.claim(lane, limit=CLAIMS_PER_LANE, lease=self._config.lease):
-                    if claim.state in QUEUE_OF:
-                        claimed[QUEUE_OF[claim.state]].append(claim)
-            self._send(claimed)
-            self._knocked = bool(claimed)
+        full = {queue for queue in Queue if self._broker.backlog(queue) >= BACKLOG} if self._knocked else set()
+        waiting = [state for state, queue in QUEUE_OF.items() if queue in full]
+        claimed: dict[Queue, list[Claim]] = defaultdict(list)
+        for lane in self._ledger.deployment.lanes():
+            for claim in self._ledger.batches.claim(
+                lane, limit=CLAIMS_PER_LANE, lease=self._config.lease, passing_over=waiting
+            ):
+                if claim.state in QUEUE_OF:
+                    claimed[QUEUE_OF[claim.state]].append(claim)
+        self._send(claimed)
+        self._knocked = bool(claimed or full)
         return self._config.tick * (0.75 + self._clock.jitter() / 2)
 
     def _send(self, claimed: dict[Queue, list[Claim]]) -> None:

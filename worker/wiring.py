@@ -218,12 +218,12 @@ def _steps(
     )
 
     def submit(claims: Sequence[Claim]) -> None:
-        for claim in claims:
+        for claim in leases.fresh(claims):
             submitter.step(claim)
             reconciler.step(claim)
 
     def drain(claims: Sequence[Claim]) -> None:
-        for claim in claims:
+        for claim in leases.fresh(claims):
             drainer.step(claim)
 
     return {Queue.SUBMIT: submit, Queue.POLL: poller.step, Queue.DRAIN: drain}

@@ -6,9 +6,11 @@ import pytest
 from bench import Bench
 from endings import batches, ends_right, enqueue, posts, remote_ids, sizes, succeeded, turns
 
+from worker.actors import Queue
 from worker.core.model import State
 from worker.ledger.batches import Batches
 from worker.ledger.store import LedgerUnavailableError
+from worker.ticker import BACKLOG
 from worker.wiring import App
 
 
@@ -76,3 +78,40 @@ def test_the_hundredth_attempt_is_sent_like_any_other(bench: Bench) -> None:
     bench.simulator.control.inject({"kind": "status", "on": "create", "status": 429, "times": 3})
     ends_right(bench, app, names)
     assert succeeded(bench) == 2
+
+
+def test_a_claim_that_has_waited_too_long_sends_nothing(bench: Bench) -> None:
+    """With all threads busy a knock waits longer than its lease; a body that must be thrown away is not even begun."""
+    enqueue(bench, 3)
+    app = bench.start(lease="1h")
+    assert app.batcher is not None
+    app.batcher.step("default")
+    [late] = app.ledger.batches.claim("default", limit=10, lease=0.0)
+    bench.redis.zadd("batchmill:{default}:due", {late.uid: 0})
+    app.ledger.batches.claim("default", limit=10, lease=60.0)
+    app.ledger.deployment.reserve("default", late.uid, 3, 100)
+    app.steps[Queue.SUBMIT]([late])
+    state: Any = bench.simulator.control.state()
+    assert state["attempts"] == []
+    assert app.ledger.deployment.in_flight() == 3
+
+
+def test_a_queue_that_nobody_answers_holds_up_no_other(bench: Bench) -> None:
+    """Where all submitters are gone, their knocks pile up; what has been paid for is fetched all the same."""
+    enqueue(bench, 3)
+    app = bench.start(lease="1s")
+    assert app.batcher is not None
+    app.batcher.step("default")
+    app.ticker.step()
+    for _ in range(BACKLOG):
+        bench.redis.lpush("batchmill:{knocks}:submit", "a knock")
+    enqueue(bench, 2, stem="q")
+    app.batcher.step("default")
+    sealed, ended = batches(app)
+    record(bench, ended.uid, state="ended")
+    fence = bench.redis.hget("batchmill:{default}:fences", sealed.uid)
+    bench.redis.zadd("batchmill:{default}:due", {sealed.uid: 0})
+    app.ticker.step()
+    assert bench.redis.llen("batchmill:{knocks}:drain") == 1
+    assert bench.redis.llen("batchmill:{knocks}:submit") == BACKLOG + 1
+    assert bench.redis.hget("batchmill:{default}:fences", sealed.uid) == fence

@@ -4,7 +4,7 @@ Every transition asks `core.lifecycle` first and names the state and attempt in 
 (what the API has answered) needs no claim; a *decision* carries the claim's fence.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,8 @@ class Batches:
         members: list[bytes] = self.store.read("zrange", self.store.keys.due(lane), 0, -1)
         return [member.decode() for member in members]
 
-    def claim(self, lane: str, *, limit: int, lease: float) -> list[Claim]:
-        """Claim what is due in a lane, for `lease` seconds."""
+    def claim(self, lane: str, *, limit: int, lease: float, passing_over: Collection[State] = ()) -> list[Claim]:
+        """Claim what is due in a lane, for `lease` seconds. Batches in a state that is passed over wait for as long."""
         keys = self.store.keys
         words: list[bytes] = self.store.run(
             "claim",
@@ -57,6 +57,7 @@ class Batches:
             batch_prefix=keys.batch(lane, ""),
             limit=limit,
             lease_ms=int(lease * 1000),
+            passed_over=f" {' '.join(passing_over)} ",
         )
         texts = [word.decode() for word in words]
         triples = zip(texts[::3], texts[1::3], texts[2::3], strict=True)

@@ -1,6 +1,7 @@
 """Keeping a claim alive while a long step runs."""
 
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -25,6 +26,12 @@ class Leases:
     batches: Batches
     seconds: float
     stopping: threading.Event
+
+    def fresh(self, claims: Iterable[Claim]) -> Iterator[Claim]:
+        """Yield the claims that still stand, each renewed: a knock may have waited for longer than a lease."""
+        for claim in claims:
+            if self.batches.renew(claim, self.seconds):
+                yield claim
 
     def keep(self, claim: Claim) -> "LeaseKeeper":
         """Return a context manager that renews a claim."""

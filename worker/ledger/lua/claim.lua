@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Claim batches that are due: each gets a new fence and comes due again when the lease is over.
+-- A state in `passed_over` (words between blanks) comes due again as well, but its batches keep their fences.
 -- Returns uid, fence, state of each, flat.
 local due, fences = KEYS[1], KEYS[2]
-local batch_prefix, limit, lease_ms = ARGV[1], ARGV[2], ARGV[3]
+local batch_prefix, limit, lease_ms, passed_over = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -11,9 +12,11 @@ for _, uid in ipairs(redis.call("ZRANGEBYSCORE", due, "-inf", now, "LIMIT", 0, l
   local state = redis.call("HGET", batch_prefix .. uid, "state")
   if state then
     redis.call("ZADD", due, "XX", now + lease_ms, uid)
-    claimed[#claimed + 1] = uid
-    claimed[#claimed + 1] = tostring(redis.call("HINCRBY", fences, uid, 1))
-    claimed[#claimed + 1] = state
+    if not string.find(passed_over, " " .. state .. " ", 1, true) then
+      claimed[#claimed + 1] = uid
+      claimed[#claimed + 1] = tostring(redis.call("HINCRBY", fences, uid, 1))
+      claimed[#claimed + 1] = state
+    end
   else
     redis.call("ZREM", due, uid)
     redis.call("HDEL", fences, uid)
