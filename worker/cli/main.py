@@ -5,7 +5,21 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("run", "simulate")
+COMMANDS = (
+    "run",
+    "demo",
+    "simulate",
+    "enqueue",
+    "status",
+    "top",
+    "batches",
+    "flush",
+    "dead",
+    "pause",
+    "resume",
+    "check",
+    "healthcheck",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
