@@ -4,7 +4,7 @@ from collections import Counter
 
 from worker.clock import Clock
 from worker.config import Config, Lane
-from worker.core.custom_id import spell
+from worker.core.custom_id import spell_uid
 from worker.core.grouping import Limits, Seal, Window, decide
 from worker.core.model import Batch, State
 from worker.ledger.lanes import Marks
@@ -48,7 +48,7 @@ class Batcher:
         self._config = config
 
     def _seal(self, lane: str, window: Window, decision: Seal, now: float) -> float | None:
-        uid = spell(self._clock.random_bytes(UID_BYTES))
+        uid = spell_uid(lane, self._clock.random_bytes(UID_BYTES))
         answer = self._ledger.lanes.seal(lane, uid, window, decision, max_unposted=self._config.submit.max_unposted)
         if answer in ("RECOVER", "FULL"):
             return None

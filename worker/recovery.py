@@ -11,7 +11,7 @@ from worker.batches_api import ApiError, BatchesApi, Complaint, Truncated
 from worker.clock import Clock
 from worker.config import Config
 from worker.core.account import order
-from worker.core.custom_id import Token, decode, spell
+from worker.core.custom_id import Token, decode, is_of_lane, spell_uid
 from worker.core.grouping import Limits, Seal, Window
 from worker.core.intake import Flaw, Unusable, read_prompt
 from worker.core.model import Prompt, RemoteBatch, State, Trigger
@@ -91,7 +91,8 @@ class Recovery:
 
     def _take_in(self, lane: str, token: Token, remote: RemoteBatch) -> None:
         batch = self._ledger.batches.get(lane, token.uid)
-        if batch is None and self._ledger.prompts.describe(lane, [token.entry_id])[0] is not None:
+        forgotten = batch is None and is_of_lane(token.uid, lane)
+        if forgotten and self._ledger.prompts.describe(lane, [token.entry_id])[0] is not None:
             self._rebuild(lane, token, remote)
             batch = self._ledger.batches.get(lane, token.uid)
         if batch is None:
@@ -115,7 +116,7 @@ class Recovery:
         settings = self._config.lane(lane)
         before = Limits(settings.max_count, settings.max_bytes, settings.max_age)
         while (window := self._window(lane, cursor, before, f"({first}", None)).cut is not None:
-            cursor = self._seal(lane, spell(self._clock.random_bytes(UID_BYTES)), window)
+            cursor = self._seal(lane, spell_uid(lane, self._clock.random_bytes(UID_BYTES)), window)
         self._seal(lane, token.uid, self._window(lane, cursor, LARGEST, last, ids))
 
     def _window(self, lane: str, after: str, limits: Limits, last: str, only: set[str] | None) -> Window:

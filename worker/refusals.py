@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from worker.batches_api import Refused
 from worker.clock import Clock
 from worker.config import Config
-from worker.core.custom_id import spell
+from worker.core.custom_id import spell_uid
 from worker.core.errors import Refusal, Verdict, judge_refusal
 from worker.core.grouping import cut_in_two, request_bytes
 from worker.core.intake import Flaw
@@ -71,7 +71,7 @@ class Refusals:
         """Cut a sealed batch behind its first `head_count` prompts."""
         requests = ((entry_id, size) for entry_id, size in self._requests(batch))
         parts = cut_in_two(requests, head_count)
-        tail_uid = spell(self._clock.random_bytes(UID_BYTES))
+        tail_uid = spell_uid(batch.lane, self._clock.random_bytes(UID_BYTES))
         delay = self._parking.pause() if probe else 0.0
         answer = self._ledger.batches.split(batch, parts, tail_uid, fence=fence, probe=probe, delay=delay)
         if answer == "OK":

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.custom_id import MAX_ATTEMPT, PREFIX_LENGTH, Token, decode, prefix, spell
+from worker.core.custom_id import MAX_ATTEMPT, PREFIX_LENGTH, Token, decode, is_of_lane, prefix, spell, spell_uid
 
 DEPLOYMENT, UID = "abc234", "k7m2q2x4t2w2z3b5"
 LAST_MILLISECOND_OF_2285 = 9_999_999_999_999
@@ -104,3 +104,23 @@ def test_a_deployment_is_the_first_six_letters_of_four_bytes() -> None:
     """Four bytes are six letters and two bits, which are left out."""
     assert spell(b"\x00\x00\x00\x01") == "baaaaa"
     assert len(spell(b"\xff" * 4)) == 6
+
+
+@given(st.binary(min_size=10, max_size=10), st.text("abcdefghijklmnopqrstuvwxyz0123456789._-", min_size=1, max_size=63))
+def test_a_uid_tells_its_lane(random: bytes, lane: str) -> None:
+    """A custom_id leads to a prompt only together with its lane: entry ids repeat from lane to lane."""
+    uid = spell_uid(lane, random)
+    assert decode(prefix(DEPLOYMENT, uid, 1) + "1-1") == Token(DEPLOYMENT, uid, 1, "1-1")
+    assert is_of_lane(uid, lane)
+
+
+def test_a_uid_is_not_of_other_lanes() -> None:
+    """Twenty bits of the lane's name tell a thousand lanes apart."""
+    uid = spell_uid("default", bytes(10))
+    assert not any(is_of_lane(uid, f"lane{number}") for number in range(1000))
+
+
+def test_uids_of_one_lane_differ_by_chance() -> None:
+    """Sixty random bits are left, and each of them counts."""
+    uids = {spell_uid("default", (1 << bit).to_bytes(10, "big")) for bit in range(60)}
+    assert len(uids) == 60

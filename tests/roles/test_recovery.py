@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import Bench, redis_server, turn
+from bench import Bench, params, redis_server, turn
 from endings import (
     before_create,
     calls,
@@ -350,3 +350,29 @@ def test_a_restart_between_seal_and_post_is_seen_by_the_intent(forgetful: Mortal
     assert calls(bench, "create") == 0
     ends_right(bench, app, names)
     assert sizes(bench) == [3]
+
+
+def test_lanes_whose_entries_have_the_same_ids_are_not_mixed_up(forgetful: Mortal) -> None:
+    """Entry ids are unique in their own stream only: a forgotten batch goes back into the lane that it came from."""
+    bench = forgetful.bench
+    for number in range(3):
+        for lane in ("alpha", "beta"):
+            fields: Any = {"params": params(lane * (number + 1)), "id": f"{lane}{number}"}
+            bench.redis.xadd(f"batchmill:{{{lane}}}:prompts", fields, id=f"1700000000000-{number}")
+    settle_later(bench)
+    app = bench.start(lanes__alpha__max_age="0s", lanes__beta__max_age="0s")
+    app.ledger.lanes.pause("alpha", "so that only beta posts")
+    forgetful.snapshot()
+    bench.drive(app, lambda: len(sizes(bench)) == 1)
+    app.close()
+    forgetful.dies_and_comes_back()
+    successor = bench.start()
+    successor.ledger.lanes.resume("alpha")
+    bench.simulator.control.end()
+    bench.drive(successor)
+    rows = bench.rows()
+    assert sorted(row["id"] for row in rows) == sorted(f"{lane}{n}" for lane in ("alpha", "beta") for n in range(3))
+    assert {row["result"]["type"] for row in rows} == {"succeeded"}
+    assert sizes(bench) == [3, 3]
+    first = remote_ids(bench)[0]
+    assert {row["lane"] for row in rows if row["batch_id"] == first} == {"beta"}

@@ -6,9 +6,11 @@ takes two digits, so the size of a body is known when its range is sealed.
 
 import re
 from dataclasses import dataclass
+from hashlib import blake2s
 
 DEPLOYMENT_LENGTH = 6
-UID_LENGTH = 16  # 80 random bits in base32
+UID_LENGTH = 16  # 60 random bits and 20 of the lane in base32
+LANE_LENGTH = 4
 MAX_ATTEMPT = 99
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -50,3 +52,21 @@ def spell(random: bytes) -> str:
     number = int.from_bytes(random, "big")
     letters = [_ALPHABET[(number >> shift) & 31] for shift in range(0, len(random) * 8 // 5 * 5, 5)]
     return "".join(letters)
+
+
+def spell_uid(lane: str, random: bytes) -> str:
+    """Spell a batch's uid from 8 or more random bytes: chance, and the lane it is of."""
+    return spell(random)[: UID_LENGTH - LANE_LENGTH] + _spell_lane(lane)
+
+
+def is_of_lane(uid: str, lane: str) -> bool:
+    """Whether a uid is of this lane; by chance it is also said of one in a million others.
+
+    An entry id is unique in its own stream only, so a custom_id must tell the lane as well: otherwise a batch that
+    Redis has forgotten could be taken for prompts of another lane, and answer them.
+    """
+    return uid.endswith(_spell_lane(lane))
+
+
+def _spell_lane(lane: str) -> str:
+    return spell(blake2s(lane.encode(), digest_size=3).digest())[:LANE_LENGTH]
