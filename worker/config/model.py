@@ -43,7 +43,7 @@ class Redis:
     )
     barrier: str = setting(choice("auto", "waitaof", "appendfsync", "none"), default="auto")
     directory: str = setting(text(r"[^\x00-\x1f]+", "the path of a directory"), default=".batchmill")
-    max_memory: int = setting(size("16MB", "16TB"), default="1GB")
+    max_memory: int = setting(size("16MB", "16TB"), default="3GB")
 
 
 @dataclass(frozen=True, slots=True)
