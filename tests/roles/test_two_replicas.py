@@ -1,6 +1,8 @@
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
+from typing import Any
 
 import pytest
 from bench import Bench, turn, wait_until
@@ -19,13 +21,14 @@ from endings import (
 )
 
 from worker.actors import QUEUE_OF
+from worker.batches_api import Complaint, Created, Listing, Unavailable
 from worker.core.model import Claim, State
 from worker.wiring import App
 
 
-def claim_one(app: App, *, lease: float = 0.001) -> Claim:
+def claim_one(app: App) -> Claim:
     """Claim the lane's one batch, waiting until it is due."""
-    while not (claims := app.ledger.batches.claim("default", limit=1, lease=lease)):
+    while not (claims := app.ledger.batches.claim("default", limit=1, lease=60.0)):
         pass
     return claims[0]
 
@@ -79,102 +82,138 @@ def test_replicas_in_threads_post_every_batch_once(bench: Bench) -> None:
 
 
 @pytest.fixture
-def stale(bench: Bench) -> tuple[App, App]:
-    """Two workers; the first one's claims will have been taken over by the second."""
+def pair(bench: Bench) -> tuple[App, App]:
+    """Two workers of one deployment."""
     return bench.start(), bench.start()
 
 
-def test_a_stale_claim_posts_nothing(bench: Bench, stale: tuple[App, App]) -> None:
+def overtake_at(app: App, call: str, act: Callable[[], object]) -> None:
+    """Let something happen while a worker that has checked its claim makes this call of the API."""
+    asks = getattr(app.api, call)
+
+    def overtaken(*args: object, **named: object) -> object:
+        act()
+        return asks(*args, **named)
+
+    setattr(app.api, call, overtaken)
+
+
+def take_over(bench: Bench, app: App, claim: Claim) -> Claim:
+    """Claim a batch whose lease is over, as far as anybody can tell."""
+    bench.redis.zadd("batchmill:{default}:due", {claim.uid: 0})
+    return claim_one(app)
+
+
+def seal(app: App) -> None:
+    """Seal what waits, and nothing more."""
+    assert app.batcher is not None
+    app.batcher.step("default")
+
+
+def test_a_stale_claim_posts_nothing(bench: Bench, pair: tuple[App, App]) -> None:
     """The intent asks for the fence: a worker that slept through its lease does not send the last byte."""
-    slow, quick = stale
+    slow, quick = pair
     names = enqueue(bench, 3)
-    assert quick.batcher is not None
-    quick.batcher.step("default")
+    seal(quick)
     old = claim_one(slow)
-    new = claim_one(quick, lease=10.0)
+    taken: list[Claim] = []
+    overtake_at(slow, "newest", lambda: taken.append(take_over(bench, quick, old)))
     step(slow, old)
     assert states(quick) == [State.SEALED]
     assert calls(bench, "create") == 0
-    step(quick, new)
+    step(quick, taken[0])
     assert states(quick) == [State.IN_PROGRESS]
     ends_right(bench, quick, names)
     assert sizes(bench) == [3]
 
 
-def test_a_stale_claim_gives_nothing_of_the_other_back(bench: Bench, stale: tuple[App, App]) -> None:
+def test_a_claim_that_is_stale_from_the_start_asks_nobody(bench: Bench, pair: tuple[App, App]) -> None:
+    """A knock that was answered late costs no call of the API."""
+    slow, quick = pair
+    names = enqueue(bench, 3)
+    seal(quick)
+    old = claim_one(slow)
+    new = take_over(bench, quick, old)
+    step(slow, old)
+    assert calls(bench, "list") == 0
+    step(quick, new)
+    ends_right(bench, quick, names)
+
+
+def test_a_stale_claim_gives_nothing_of_the_other_back(bench: Bench, pair: tuple[App, App]) -> None:
     """The share of the account's queue is the batch's, whoever reserved it: only its owner may give it back."""
-    slow, quick = stale
+    slow, quick = pair
     bench.simulator.control.inject({"kind": "stuck", "on": "create"})
     enqueue(bench, 3)
-    assert quick.batcher is not None
-    quick.batcher.step("default")
+    seal(quick)
     old = claim_one(slow)
-    new = claim_one(quick, lease=10.0)
-    assert slow.api is not None
-    newest = slow.api.newest
-
-    def be_overtaken() -> object:
-        step(quick, new)
-        return newest()
-
-    slow.api.newest = be_overtaken  # type: ignore[assignment, method-assign]
+    overtake_at(slow, "newest", lambda: step(quick, take_over(bench, quick, old)))
     step(slow, old)
     assert states(quick) == [State.IN_PROGRESS]
     assert sizes(bench) == [3]
     assert quick.ledger.deployment.in_flight() == 3
 
 
-def test_a_stale_claim_settles_nothing(bench: Bench, stale: tuple[App, App]) -> None:
+def test_a_stale_claim_settles_nothing(bench: Bench, pair: tuple[App, App]) -> None:
     """A drain that was overtaken commits nothing to the ledger; its rows go into the same file."""
-    slow, quick = stale
+    slow, quick = pair
     names = enqueue(bench, 3)
     bench.drive(quick, lambda: states(quick) == [State.ENDED])
     old = claim_one(slow)
-    new = claim_one(quick, lease=10.0)
+    taken: list[Claim] = []
+    overtake_at(slow, "results", lambda: taken.append(take_over(bench, quick, old)))
     step(slow, old)
     assert states(quick) == [State.ENDED]
-    step(quick, new)
+    assert dict(batches(quick)[0].commits) == {}
+    step(quick, taken[0])
     has_ended_right(bench, quick, names)
 
 
-def test_a_stale_claim_polls_in_vain(bench: Bench, stale: tuple[App, App]) -> None:
+def test_a_stale_claim_polls_in_vain(bench: Bench, pair: tuple[App, App]) -> None:
     """What an overtaken poll has seen is seen again by the one who overtook it."""
-    slow, quick = stale
+    slow, quick = pair
     bench.simulator.control.inject({"kind": "stuck", "on": "create"})
     names = enqueue(bench, 3)
     bench.drive(quick, lambda: states(quick) == [State.IN_PROGRESS])
     old = claim_one(slow)
-    new = claim_one(quick, lease=10.0)
+    taken: list[Claim] = []
+    overtake_at(slow, "retrieve", lambda: taken.append(take_over(bench, quick, old)))
     bench.simulator.control.end()
     step(slow, old)
     assert states(quick) == [State.IN_PROGRESS]
-    step(quick, new)
+    step(quick, taken[0])
     assert states(quick) == [State.ENDED]
     ends_right(bench, quick, names)
 
 
-def test_an_answer_that_arrives_after_the_lease_is_a_fact(bench: Bench, stale: tuple[App, App]) -> None:
+def test_an_answer_that_arrives_after_the_lease_is_a_fact(bench: Bench, pair: tuple[App, App]) -> None:
     """Who was overtaken while waiting for the answer records it all the same: it is true whoever says it."""
-    slow, quick = stale
+    slow, quick = pair
     names = enqueue(bench, 3)
-    assert slow.batcher is not None
-    slow.batcher.step("default")
+    seal(slow)
     claim = claim_one(slow)
     assert slow.api is not None
     create = slow.api.create
 
-    def slow_create(*args: object, **named: object) -> object:
-        created = create(*args, **named)  # type: ignore[arg-type]
-        bench.redis.zadd("batchmill:{default}:due", {claim.uid: 0})
-        step(quick, claim_one(quick, lease=10.0))
+    def slow_create(*args: Any, **named: Any) -> Created:
+        created = create(*args, **named)
+        doubted = take_over(bench, quick, claim)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(quick.api, "newer_than", nothing_to_see)
+            step(quick, doubted)
         assert [batch.doubt for batch in batches(quick)] == ["lost"]
         return created
 
-    slow.api.create = slow_create  # type: ignore[assignment, method-assign]
+    slow.api.create = slow_create  # type: ignore[method-assign]
     step(slow, claim)
     assert states(quick) == [State.IN_PROGRESS]
     ends_right(bench, quick, names)
     assert sizes(bench) == [3]
+
+
+def nothing_to_see(*_args: object, **_named: object) -> Listing:
+    """Stand in for a list that cannot be had just now."""
+    raise Unavailable(Complaint("connection reset"))
 
 
 def test_a_lane_sealed_by_two_at_once_is_sealed_once(bench: Bench) -> None:
