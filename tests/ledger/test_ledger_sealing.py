@@ -90,11 +90,18 @@ def test_unusable_entries_are_noted_with_their_batch(rig: Rig) -> None:
 
 def test_a_note_without_its_seal_expires(rig: Rig) -> None:
     """A batcher that dies between the two leaves nothing behind for ever."""
+    rig.ledger.lanes._note_unusable(LANE, "uid2", {"1-1": Flaw.NOT_JSON})
+    assert 0 < rig.store.read("ttl", rig.keys.unusable(LANE, "uid2")) <= 3600
+
+
+def test_a_seal_that_is_refused_takes_its_note_with_it(rig: Rig) -> None:
+    """A lane that may not be sealed for a day is tried every second."""
     rig.add(params=b"{")
     window = rig.window()
     rig.try_seal("uid1", window)
     assert rig.try_seal("uid2", window) == "STALE"
-    assert 0 < rig.store.read("ttl", rig.keys.unusable(LANE, "uid2")) <= 3600
+    assert rig.store.read("exists", rig.keys.unusable(LANE, "uid1")) == 1
+    assert rig.store.read("exists", rig.keys.unusable(LANE, "uid2")) == 0
 
 
 def test_a_note_that_is_not_the_whole_note_seals_nothing(rig: Rig) -> None:

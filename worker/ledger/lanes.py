@@ -105,7 +105,7 @@ class Lanes:
         keys, cut = self.store.keys, decision.cut
         unusable = window.unusable_within(cut)
         self._note_unusable(lane, uid, unusable)
-        return self.store.say(
+        answer = self.store.say(
             "seal",
             lane=keys.lane(lane),
             batch=keys.batch(lane, uid),
@@ -125,6 +125,10 @@ class Lanes:
                 *("attempt", 0, "deadline", "" if window.deadline is None else str(window.deadline)),
             ],
         )
+        if unusable and answer not in ("SEALED", "MINE"):
+            # a lane in recovery is looked at every second for up to a day: its notes would fill Redis
+            self.store.read("delete", keys.unusable(lane, uid))
+        return answer
 
     def pause(self, lane: str, reason: str) -> None:
         """Stop submitting this lane's batches until `resume`."""
