@@ -1,9 +1,11 @@
 """Workspaces: a key that was moved to another workspace sees none of our batches, so nothing may be concluded."""
 
+from worker.core.model import State
 from worker.ledger.ledger import Ledger
 from worker.parking import Parking
 
 REASON = "workspace"
+_THERE = frozenset({State.IN_PROGRESS, State.CANCELING, State.ENDED, State.DELIVERED})
 
 
 class Workspaces:
@@ -33,4 +35,4 @@ class Workspaces:
         lanes = self._ledger.deployment.lanes()
         live = [(lane, uid) for lane in lanes for uid in self._ledger.batches.live(lane)]
         batches = self._ledger.batches.get_many(live)
-        return any(batch.posted_at is not None and batch.judged_at is None for batch in batches)
+        return any(batch.state is State.SUBMITTING or (batch.remote_id and batch.state in _THERE) for batch in batches)
