@@ -83,8 +83,9 @@ class Drainer:
             if not self._deliver(batch, claim, lease, reading):
                 return
             batch = replace(batch, state=State.DELIVERED)
-        else:
-            self._read(batch, reading, lambda _: lease.check())
+        elif not self._read(batch, reading, lambda _: lease.check()):
+            self._not_added_up(batch, claim, reading.account)
+            return
         self._settle(batch, claim, lease, reading)
 
     def _open(self, batch: Batch) -> Reading:
@@ -154,7 +155,7 @@ class Drainer:
             retention=self._config.retention,
             dead_before=now - self._config.dead_retention,
         )
-        if answer == "OK":
+        if answer != "STALE":  # MINE: the first reply was lost, for a chunk was settled under this claim just before
             self._tell(batch, reading, now)
             if not account.parks:
                 self._parking.answered(batch)
@@ -200,14 +201,16 @@ class Drainer:
 
     def _not_added_up(self, batch: Batch, claim: Claim, account: Account) -> None:
         if account.all_foreign:
-            self._ledger.batches.disown(batch, fence=claim.fence)
             self._telemetry.foreign_line(batch)
-            return
+            if batch.guessed and batch.state is State.ENDED:
+                self._ledger.batches.disown(batch, fence=claim.fence)
+                return
         reason = f"{len(account.rulings)} of {batch.count} results"
-        if batch.failures + 1 >= PATIENCE:
+        misses = batch.misses + 1
+        if misses >= PATIENCE:
             self._hold(batch, claim, f"the results do not add up: {reason}")
         else:
-            self._put_off(batch, claim, reason)
+            self._put_off(batch, claim, reason, misses=misses)
 
     def _read_again(self, batch: Batch, claim: Claim, error: Exception) -> None:
         if isinstance(error, NotFound) and batch.failures + 1 >= PATIENCE and self._is_gone(batch):
@@ -219,20 +222,27 @@ class Drainer:
         try:
             return self._api.retrieve(batch.remote_id or "").remote.archived_at is not None
         except NotFound:
-            return True
+            return self._is_our_workspace(batch)
         except ApiError:
             return False
 
+    def _is_our_workspace(self, batch: Batch) -> bool:
+        """Whether the key still shows the workspace that the batch is in: another one's silence says nothing."""
+        try:
+            seen = self._api.newest().workspace_id
+        except ApiError:
+            return False
+        return seen is None or batch.workspace_id in (None, seen)
+
     def _hold(self, batch: Batch, claim: Claim, reason: str) -> None:
-        if batch.state is State.DELIVERED:
-            self._put_off(batch, claim, reason)
-        elif self._ledger.batches.advance(batch, Event.HOLD, fence=claim.fence, delay=NEVER, reason=reason) == "OK":
+        if self._ledger.batches.advance(batch, Event.HOLD, fence=claim.fence, delay=NEVER, reason=reason) == "OK":
             self._telemetry.batch_held(batch, reason)
 
-    def _put_off(self, batch: Batch, claim: Claim, reason: str) -> None:
+    def _put_off(self, batch: Batch, claim: Claim, reason: str, *, misses: int | None = None) -> None:
         failures = batch.failures + 1
         delay = self._delay(failures)
-        self._ledger.batches.advance(batch, None, fence=claim.fence, delay=delay, failures=str(failures))
+        missed = str(batch.misses if misses is None else misses)
+        self._ledger.batches.advance(batch, None, fence=claim.fence, delay=delay, failures=str(failures), misses=missed)
         self._telemetry.results_truncated(batch, reason, failures)
 
     def _sinks_failed(self, batch: Batch, claim: Claim, deliveries: Deliveries) -> None:

@@ -90,7 +90,7 @@ class Poller:
             if self._ledger.batches.advance(batch, Event.CANCEL, fence=fence, delay=self._delay(batch, None)) == "OK":
                 self._telemetry.batch_canceled(batch)
         else:
-            self._put_off(batch, fence, self._delay(batch, retry_after), failures=0)
+            self._put_off(batch, fence, self._delay(batch, retry_after))
 
     def _end(self, batch: Batch, remote: RemoteBatch, fence: str) -> None:
         answer = self._ledger.batches.end(
@@ -107,12 +107,12 @@ class Poller:
 
     def _miss(self, batch: Batch, fence: str) -> None:
         young = self._ledger.store.now() - (batch.posted_at or 0.0) < YOUNG_SECONDS
-        if young or batch.failures < MISSED_LOOKS:
-            self._put_off(batch, fence, self._delay(batch, None), failures=batch.failures + 1)
+        if young or batch.misses < MISSED_LOOKS:
+            self._put_off(batch, fence, self._delay(batch, None), failures=batch.failures, misses=batch.misses + 1)
         elif self._is_our_workspace(batch):
             self._hold(batch, fence, "the remote batch was deleted by somebody else")
         else:
-            self._put_off(batch, fence, self._config.park.probe, failures=batch.failures)
+            self._put_off(batch, fence, self._config.park.probe, failures=batch.failures, misses=batch.misses)
 
     def _is_our_workspace(self, batch: Batch) -> bool:
         try:
@@ -133,10 +133,10 @@ class Poller:
             most=self._config.poll.interval,
             jitter=self._clock.jitter(),
         )
-        self._put_off(batch, fence, delay, failures=batch.failures + 1)
+        self._put_off(batch, fence, delay, failures=batch.failures + 1, misses=batch.misses)
 
-    def _put_off(self, batch: Batch, fence: str, delay: float, *, failures: int) -> None:
-        self._ledger.batches.advance(batch, None, fence=fence, delay=delay, failures=str(failures))
+    def _put_off(self, batch: Batch, fence: str, delay: float, *, failures: int = 0, misses: int = 0) -> None:
+        self._ledger.batches.advance(batch, None, fence=fence, delay=delay, failures=str(failures), misses=str(misses))
 
     def _delay(self, batch: Batch, retry_after: float | None) -> float:
         return poll_delay(

@@ -28,6 +28,7 @@ LEGAL = {
     ("ended", "deliver", "delivered"),
     ("ended", "hold", "held"),
     ("delivered", "settle", "settled"),
+    ("delivered", "hold", "held"),
     ("held", "resubmit", "sealed"),
     ("held", "bury", "ended"),
 }

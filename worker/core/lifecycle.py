@@ -60,6 +60,7 @@ TABLE: dict[State, dict[Event, State]] = {
     },
     State.DELIVERED: {
         Event.SETTLE: State.SETTLED,
+        Event.HOLD: State.HELD,
     },
     State.HELD: {
         Event.RESUBMIT: State.SEALED,

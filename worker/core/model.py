@@ -98,8 +98,10 @@ class Batch:
     The range is every entry of the lane's stream from `first` to `last`, `entries` of them, of which `count`
     are usable and make up the body of `bytes` bytes. `attempt` counts the POSTs that were (or may have been) made.
     `judged_at` and `max_attempts` are fixed when the remote batch ends, so that a second delivery judges every
-    result as the first did. `commits` says when each sink had it. `intent` names the intent to post that is on record:
-    an attempt's number alone could be of another process, when one's own record was lost on its way.
+    result as the first did. `commits` says when each sink had it. `failures` counts what went wrong in a row, whatever
+    it was; `misses` looks that found no remote batch, or readings that did not add up. A remote batch was `guessed`
+    when only its count said that it is ours. `intent` names the intent to post that is on record: an attempt's number
+    alone could be of another process, when one's own record was lost on its way.
     """
 
     uid: str
@@ -130,6 +132,8 @@ class Batch:
     deadline: float | None = None
     reason: str | None = None
     failures: int = 0
+    misses: int = 0
+    guessed: bool = False
     probe: bool = False
     workspace_id: str | None = None
     judged_at: float | None = None

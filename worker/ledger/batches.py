@@ -135,6 +135,7 @@ class Batches:
             max_attempts=str(max_attempts),
             counts=spell_counts(counts) if counts else "",
             failures="0",
+            misses="0",
             reason=reason,
         )
 
@@ -218,7 +219,7 @@ class Batches:
             remote_id=remote.id,
             count=batch.count if alone else "",
             remote_seconds=REMOTE_SECONDS,
-            tail=remote_fields(remote),
+            tail=remote_fields(remote, guessed=alone),
             tail_keys=[*(keys.remote(lane, remote.id) for lane in order), *(keys.unposted(lane) for lane in order)],
         )
 

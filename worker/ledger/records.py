@@ -43,6 +43,8 @@ def read_batch(lane: str, uid: str, fields: Mapping[bytes, bytes]) -> Batch:
         deadline=_instant(text, "deadline"),
         reason=text.get("reason"),
         failures=int(text.get("failures", "0")),
+        misses=int(text.get("misses", "0")),
+        guessed=text.get("guessed") == "1",
         probe=text.get("probe") == "1",
         workspace_id=text.get("workspace_id"),
         judged_at=_instant(text, "judged_at"),
@@ -51,11 +53,12 @@ def read_batch(lane: str, uid: str, fields: Mapping[bytes, bytes]) -> Batch:
     )
 
 
-def remote_fields(remote: RemoteBatch, *, workspace_id: str = "") -> list[str]:
+def remote_fields(remote: RemoteBatch, *, workspace_id: str = "", guessed: bool = False) -> list[str]:
     """Return what a batch's hash keeps of its remote batch, as name, value pairs."""
     return [
         *("created_at", repr(remote.created_at), "expires_at", repr(remote.expires_at)),
-        *("workspace_id", workspace_id, "failures", "0", "reason", ""),
+        *("workspace_id", workspace_id, "failures", "0", "misses", "0", "reason", ""),
+        *("guessed", "1" if guessed else ""),
     ]
 
 
