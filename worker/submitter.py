@@ -6,8 +6,9 @@ the answer says is recorded as a fact; no answer is a doubt, which the reconcile
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 
-from worker.batches_api import ApiError, BatchesApi, Created, InDoubt, Listing, NotSent, Refused
+from worker.batches_api import ApiError, BatchesApi, Complaint, Created, InDoubt, Listing, NotSent, Refused
 from worker.clock import Clock
 from worker.config import Config
 from worker.core.body import write_body
@@ -68,10 +69,20 @@ class Intent:
     """Records the intent to post when all but the last byte has been sent. `asked` decides what a failure leaves.
 
     `name` is random: it tells this intent from another process's at the same attempt, should ours never have arrived.
+    `good_for` is how many seconds it stands: whoever finds it older may have concluded that nothing was sent.
     """
 
     def __init__(
-        self, *, ledger: Ledger, barrier: Barrier, batch: Batch, fence: str, listing: Listing, name: str
+        self,
+        *,
+        ledger: Ledger,
+        barrier: Barrier,
+        batch: Batch,
+        fence: str,
+        listing: Listing,
+        name: str,
+        clock: Clock,
+        good_for: float,
     ) -> None:
         self.name = name
         self._ledger = ledger
@@ -79,11 +90,18 @@ class Intent:
         self._batch = batch
         self._fence = fence
         self._listing = listing
+        self._clock = clock
+        self._good_for = good_for
         self.asked = False
 
     def __call__(self) -> None:
-        """Commit the intent and make it durable. Raises IntentRefusedError, NotDurableError or the ledger's errors."""
+        """Commit the intent and make it durable.
+
+        Raises IntentRefusedError, NotDurableError, the ledger's errors, or NotSent when this process was frozen
+        meanwhile for so long that the intent no longer stands.
+        """
         self.asked = True
+        began = self._clock.monotonic()
         newest = self._listing.batches
         answer = self._ledger.batches.submit(
             self._batch,
@@ -95,6 +113,8 @@ class Intent:
         )
         if answer != "OK":
             raise IntentRefusedError(answer)
+        if self._clock.monotonic() - began > self._good_for:
+            raise NotSent(Complaint("stale before the last byte"))
 
 
 class Submitter:
@@ -182,6 +202,8 @@ class Submitter:
             fence=claim.fence,
             listing=listing,
             name=spell(self._clock.random_bytes(INTENT_BYTES)),
+            clock=self._clock,
+            good_for=self._config.submit.horizon or inf,
         )
         body = StreamBody(ledger=self._ledger, batch=batch, deployment=self._deployment, lease=lease)
         try:
