@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -29,7 +28,9 @@ from worker.core.rulings import (
 from worker.ledger.ledger import Ledger
 
 PAGE = 500
-"""Lines per page: one look into Redis and one write to the sinks each."""
+"""Most lines per page: one look into Redis and one write to the sinks each."""
+
+PAGE_BYTES = 4 * 1024 * 1024
 
 _T = TypeVar("_T")
 Write = Callable[[Sequence[bytes]], None]
@@ -63,7 +64,7 @@ class Reading:
     def read_results(self, api: BatchesApi, write: Write) -> None:
         """Stream the remote batch's results. Raises ApiError's kinds and GarbledError; proves nothing by itself."""
         with api.results(self._batch.remote_id or "") as lines:
-            for page in _pages(lines):
+            for page in _pages(lines, weigh=len):
                 write(self._take(page))
 
     def read_unusable(self, write: Write) -> None:
@@ -156,7 +157,14 @@ def _parse_result(line: Line) -> Result:
         return Result(type="unreadable")
 
 
-def _pages(items: Iterable[_T]) -> Iterator[list[_T]]:
-    source = iter(items)
-    while page := list(islice(source, PAGE)):
+def _pages(items: Iterable[_T], *, weigh: Callable[[_T], int] = lambda _: 0) -> Iterator[list[_T]]:
+    page: list[_T] = []
+    weight = 0
+    for item in items:
+        page.append(item)
+        weight += weigh(item)
+        if len(page) == PAGE or weight >= PAGE_BYTES:
+            yield page
+            page, weight = [], 0
+    if page:
         yield page

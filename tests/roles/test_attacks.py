@@ -258,3 +258,23 @@ def test_a_window_that_may_not_be_sealed_yet_leaves_no_note(bench: Bench) -> Non
     assert bench.redis.keys("batchmill:{default}:unusable:*") == []
     bench.drive(app)
     assert len(bench.rows()) == 5
+
+
+def test_large_prompts_are_read_few_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of 500 prompts with pictures in them would be gigabytes, and who dies of it once dies of it again."""
+    app = bench.start()
+    names = [f"p{number}" for number in range(40)]
+    for name in names:
+        bench.enqueue("x" * 1_000_000, id=name)
+    read, most = app.ledger.store.read, 0
+
+    def watched(command: str, *args: Any, **named: Any) -> Any:
+        nonlocal most
+        answer = read(command, *args, **named)
+        if command == "xrange":
+            most = max(most, sum(len(fields[b"params"]) for _, fields in answer))
+        return answer
+
+    monkeypatch.setattr(app.ledger.store, "read", watched)
+    ends_right(bench, app, names)
+    assert 0 < most < 10_000_000

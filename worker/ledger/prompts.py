@@ -6,11 +6,12 @@ from typing import Any
 
 from worker.core.intake import MAX_METADATA_BYTES, Flaw
 from worker.core.model import Batch
+from worker.ledger.pages import pages
 from worker.ledger.scripts import MAX_TAIL
 from worker.ledger.store import Store
 
 PAGE = 500
-"""Entries per XRANGE of a batch's body; at 2.4 KB each a page is 1.2 MB."""
+"""Most entries per XRANGE of a batch's body; at 2.4 KB each a page is 1.2 MB."""
 
 SETTLE_CHUNK = 500
 DESCRIBE_CHUNK = 500
@@ -34,13 +35,9 @@ class Prompts:
 
     def entries(self, batch: Batch) -> Iterator[tuple[bytes, Mapping[bytes, bytes]]]:
         """Yield every entry of the batch's range, (entry id, fields), in order, holding one page at a time."""
-        key, after = self.store.keys.prompts(batch.lane), batch.first
-        while True:
-            page: list[tuple[bytes, dict[bytes, bytes]]] = self.store.read("xrange", key, after, batch.last, PAGE)
+        key = self.store.keys.prompts(batch.lane)
+        for page in pages(self.store, key, start=batch.first, end=batch.last, most=PAGE):
             yield from page
-            if len(page) < PAGE:
-                return
-            after = "(" + page[-1][0].decode()
 
     def unusable(self, batch: Batch) -> dict[str, Flaw]:
         """Return the unusable entries of the batch's range."""

@@ -1,0 +1,29 @@
+"""Walking a stream in pages of so many bytes: one prompt may weigh a hundred bytes or a hundred megabytes."""
+
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+from worker.ledger.store import Store
+
+FIRST = 8
+GROWTH = 4
+PAGE_BYTES = 2 * 1024 * 1024
+
+Entry: TypeAlias = tuple[bytes, Mapping[bytes, bytes]]
+
+
+def pages(store: Store, stream: str, *, start: str, end: str, most: int) -> Iterator[list[Entry]]:
+    """Yield a stream's entries from `start` to `end`, as XRANGE spells them, up to `most` a page.
+
+    How many come next is judged by what the last ones weighed, and never more than four times as many.
+    """
+    count = FIRST
+    while True:
+        page: list[Entry] = store.read("xrange", stream, start, end, count)
+        if page:
+            yield page
+        if len(page) < count:
+            return
+        start = "(" + page[-1][0].decode()
+        weight = sum(len(value) for _, fields in page for value in (fields or {}).values())
+        count = max(1, min(most, GROWTH * count, PAGE_BYTES * len(page) // max(1, weight)))
