@@ -155,6 +155,16 @@ def test_a_count_that_cannot_be_unique_is_shared(count: int) -> None:
     assert decision.cut.count == count
 
 
+def test_a_trim_leaves_a_body_to_send() -> None:
+    """A range of unusable entries alone would have a unique count, of nothing."""
+    window = Window(after="0-0", limits=LIMITS)
+    window.add(Unusable(f"{FIRST_MS}-0", Flaw.NO_PARAMS, "broken"))
+    window.add(build_prompt(f"{FIRST_MS}-1"))
+    decision = decide(window, now=NOON, flush=True, taken={1})
+    assert isinstance(decision, Seal)
+    assert (decision.cut.count, decision.cut.entries) == (1, 2)
+
+
 def test_a_trim_takes_no_unusable_entry_that_it_left_behind() -> None:
     """The note of unusable entries is that of the cut, or the seal would not match it."""
     window = window_of(2)

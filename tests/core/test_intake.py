@@ -218,6 +218,12 @@ def test_params_may_nest_128_deep(depth: int, flaw: Flaw | None, opening: str, c
     assert check_params(within(opening * inner + "0" + closing * inner), ROOM) is flaw
 
 
+def test_depth_alone_is_too_deep() -> None:
+    """Whatever else is wrong with it, and however few brackets there are."""
+    assert check_params(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, ROOM) is Flaw.NOT_AN_OBJECT
+    assert check_params(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), ROOM) is Flaw.TOO_DEEP
+
+
 def test_brackets_in_strings_do_not_nest() -> None:
     """A prompt about code may hold any number of them, escaped quotes and all."""
     assert check_params(params(system='say \\"[' * 500 + "{" * 500), ROOM) is None

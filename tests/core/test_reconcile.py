@@ -130,6 +130,7 @@ def test_what_has_been_seen_is_not_forgotten() -> None:
     one, other = build_remote(), build_remote("msgbatch_2")
     batch = in_doubt(seen=frozenset({one.id}))
     assert concluded(batch, one, other) == LookAgain(frozenset({one.id, other.id}))
+    assert concluded(batch, one, other, owned=frozenset({one.id})) == LookAgain(frozenset({one.id, other.id}))
     assert concluded(in_doubt(seen=frozenset({one.id})), one, owned=frozenset({one.id}), began_at=NOON) == LookAgain(
         frozenset({one.id})
     )

@@ -81,6 +81,17 @@ def test_a_server_that_forbids_config_has_no_barrier(real_store: Store, server_u
         real_store.write("acl_deluser", "tenant")
 
 
+def test_a_server_that_does_not_answer_forbids_nothing(real_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment of silence at the start must not leave the process without a barrier for all of its life."""
+
+    def silent(*_args: object, **_named: object) -> None:
+        raise LedgerUnavailableError("Redis cannot be reached")
+
+    monkeypatch.setattr(real_store, "write", silent)
+    with pytest.raises(LedgerUnavailableError):
+        chosen(real_store)
+
+
 @pytest.mark.parametrize("kind", ["always", "none"])
 def test_a_plain_barrier_writes_and_answers(real_store: Store, kind: str) -> None:
     """The server syncs by itself, or nothing can make it."""

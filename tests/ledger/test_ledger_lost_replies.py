@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from cutting_proxy import CuttingProxy, cutting_proxy
@@ -6,6 +7,7 @@ from ledger_rig import LANE, PREFIX, Rig, dump, no_server
 
 from worker.core.lifecycle import Event
 from worker.core.model import State
+from worker.ledger.barrier import choose_barrier
 from worker.ledger.ledger import Ledger
 from worker.ledger.prompts import Settlement
 from worker.ledger.store import REPEATABLE, LedgerUnavailableError, Store
@@ -148,6 +150,15 @@ def test_a_read_is_tried_again(far: Rig, proxy: CuttingProxy) -> None:
     batch = far.sealed()
     proxy.armed = b"HGETALL"
     assert far.ledger.batches.get(LANE, "uid1") == batch
+    assert proxy.cuts == 1
+
+
+def test_a_lost_answer_does_not_cost_the_barrier(far: Rig, proxy: CuttingProxy) -> None:
+    """Only a refusal says that this server has none; a process without it would pay with long recoveries."""
+    facts = replace(far.store.facts(), name="redis", version=(7, 0, 15))
+    proxy.armed = b"appendfsync"
+    with pytest.raises(LedgerUnavailableError):
+        choose_barrier("auto", store=far.store, facts=facts, owner="me", wait=lambda _seconds: None)
     assert proxy.cuts == 1
 
 

@@ -22,6 +22,19 @@ def test_the_intent_is_written_before_the_last_byte(rig: Rig) -> None:
     assert rig.ledger.lanes.marks(LANE).unposted == 1
 
 
+def test_an_intent_is_recognised_by_whoever_recorded_it(rig: Rig) -> None:
+    """A record whose answer was lost is told from somebody else's by a random name."""
+    batch = rig.sealed()
+    claim = rig.claim()
+    submitted = rig.ledger.batches.submit(
+        batch, fence=claim.fence, head="", head_at=0.0, durably=lambda write: write(None), intent="k7m2"
+    )
+    assert (submitted, rig.batch().intent) == ("OK", "k7m2")
+    rig.put("uid1", State.SEALED)
+    assert rig.submit(rig.batch(), claim.fence) == "OK"
+    assert rig.batch().intent is None
+
+
 def test_a_second_attempt_knows_nothing_of_the_doubts_of_the_first(rig: Rig) -> None:
     """What was seen and ruled out was newer than another head."""
     rig.sealed()
@@ -153,6 +166,14 @@ def test_recovery_records_what_was_posted_before_the_crash(rig: Rig) -> None:
     assert rig.ledger.batches.owners(["msgbatch_1", "msgbatch_2"], [LANE]) == {"msgbatch_1", "msgbatch_2"}
 
 
+def test_an_attempt_that_was_recorded_is_never_used_again(rig: Rig) -> None:
+    """What recovery finds may be an older submission than the one that Redis remembers."""
+    rig.submitting()
+    batch = rig.put("uid1", State.SUBMITTING, attempt="3")
+    assert rig.ledger.batches.found(batch, remote(), 1) == "OK"
+    assert rig.batch().attempt == 3
+
+
 def adopt(rig: Rig, remote_id: str = "msgbatch_1", *, alone: bool, fence: str | None = None) -> str:
     """Adopt a remote batch for uid1, over two lanes."""
     batch = rig.batch()
@@ -165,7 +186,9 @@ def adopt(rig: Rig, remote_id: str = "msgbatch_1", *, alone: bool, fence: str | 
 def test_an_adopted_batch_goes_on_as_if_it_had_been_answered(rig: Rig, *, alone: bool) -> None:
     """Its id, its owner's mark, no reservation any more, due at once."""
     rig.submitting()
-    assert adopt(rig, alone=alone) == "OK"
+    claim = rig.claim()
+    assert adopt(rig, alone=alone, fence=claim.fence) == "OK"
+    assert not rig.ledger.batches.renew(claim, 60.0)
     after = rig.batch()
     assert (after.state, after.remote_id, after.created_at) == (State.IN_PROGRESS, "msgbatch_1", 1_795_348_800.0)
     assert rig.ledger.lanes.marks(LANE).unposted == 0

@@ -26,7 +26,7 @@ _TRACEPARENT = re.compile(rb"[\x21-\x7e]{1,128}")
 _INSTANT = re.compile(rb"\d{1,12}(\.\d{1,9})?")
 _ATTEMPT = re.compile(rb"\d{1,4}")  # int() refuses thousands of digits
 # Possessive, and a string without an end is one too: otherwise 64 KiB of escaped quotes take minutes.
-_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]')
 _decode = msgspec.json.Decoder().decode
 
 
