@@ -166,6 +166,17 @@ def test_one_of_two_of_the_same_size_was_made_and_the_other_was_not(bench: Bench
     assert (doubts(app, "adopted"), doubts(app, "resubmitted")) == (1, 1)
 
 
+def test_a_lone_candidate_that_another_of_ours_may_have_made_is_not_adopted_by_count(bench: Bench) -> None:
+    """Exclusive means that nobody else creates batches; two of our own in doubt still need the token."""
+    bench.simulator.control.inject(
+        [{"kind": "status", "on": "create", "status": 500}, {"kind": "drop_reply", "on": "create"}]
+    )
+    names = enqueue(bench, 2)
+    app = bench.start(lanes__default__max_count="1", anthropic__exclusive_workspace="true")
+    ends_right(bench, app, names)
+    assert (doubts(app, "adopted"), doubts(app, "resubmitted")) == (1, 1)
+
+
 def test_a_head_that_was_deleted_is_replaced_by_its_date(bench: Bench) -> None:
     """The walk then goes by time instead of by cursor, and finds the batch all the same."""
     stranger: Any = bench.simulator.control.foreign(5)

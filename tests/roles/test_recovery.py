@@ -20,6 +20,7 @@ from endings import (
 )
 
 from worker.core.model import State
+from worker.ledger.lanes import Lanes
 from worker.simulator import Simulator
 
 
@@ -239,14 +240,17 @@ def test_a_recovery_concludes_nothing_from_what_it_could_not_read(forgetful: Mor
 def test_a_create_on_its_way_during_the_crash_is_found(forgetful: Mortal) -> None:
     """The API may commit after Redis is back: recovery waits for the horizon before it looks."""
     bench = forgetful.bench
-    bench.simulator.control.inject({"kind": "late_commit", "on": "create", "seconds": 0.3})
+    bench.simulator.control.inject({"kind": "late_commit", "on": "create", "seconds": 300})
     names = enqueue(bench, 3)
-    app = bench.start(submit__horizon="1s")
+    app = bench.start(submit__horizon="1500ms")
     forgetful.snapshot()
     bench.drive(app, lambda: bool(posts(bench)))
     app.close()
     forgetful.dies_and_comes_back()
     successor = bench.start()
+    turns(successor, 5)
+    assert recovering(bench)
+    bench.simulator.control.advance(300)
     ends_right(bench, successor, names)
     assert sizes(bench) == [3]
 
@@ -376,3 +380,27 @@ def test_lanes_whose_entries_have_the_same_ids_are_not_mixed_up(forgetful: Morta
     assert sizes(bench) == [3, 3]
     first = remote_ids(bench)[0]
     assert {row["lane"] for row in rows if row["batch_id"] == first} == {"beta"}
+
+
+def test_a_recovery_that_another_replica_overtakes_opens_nothing_by_itself(
+    forgetful: Mortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seal that came too late says that somebody else is in the middle of it: to go on would seal and pay twice."""
+    bench = forgetful.bench
+    settle_later(bench)
+    names = enqueue(bench, 5)
+    app = bench.start(lanes__default__max_count="3")
+    forgetful.snapshot()
+    bench.drive(app, lambda: len(sizes(bench)) == 2)
+    app.close()
+    forgetful.dies_and_comes_back()
+    successor = bench.start()
+    bench.simulator.control.end()
+    seal, late = Lanes.seal, iter(range(1))
+
+    def overtaken(*args: Any, **named: Any) -> str:
+        return seal(*args, **named) if next(late, None) is None else "STALE"
+
+    monkeypatch.setattr(Lanes, "seal", overtaken)
+    ends_right(bench, successor, names)
+    assert sizes(bench) == [3, 2]
