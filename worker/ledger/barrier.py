@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import redis
 
-from worker.ledger.store import LedgerRefusedError, LedgerUnavailableError, ServerFacts, Store
+from worker.ledger.store import LedgerRefusedError, ServerFacts, Store
 
 WAIT_MS = 2_000
 HONEST_WAITAOF = (8, 0)
@@ -135,7 +135,10 @@ class AppendFsyncBarrier:
 def choose_barrier(
     setting: str, *, store: Store, facts: ServerFacts, owner: str, wait: Callable[[float], object]
 ) -> Barrier:
-    """Choose how the intent becomes durable on this server. `setting` is auto, waitaof, appendfsync or none."""
+    """Choose how the intent becomes durable on this server. `setting` is auto, waitaof, appendfsync or none.
+
+    Raises LedgerUnavailableError: no answer is no refusal, and must not cost the barrier for the life of the process.
+    """
     if setting == "none":
         return PlainBarrier("none", "redis.barrier says so")
     if not facts.appendonly:
@@ -148,7 +151,7 @@ def choose_barrier(
         return WaitAofBarrier(store, "redis.barrier says so" if setting == "waitaof" else "Redis 8.0 or later")
     try:
         store.write("config_set", "appendfsync", facts.appendfsync)
-    except (LedgerRefusedError, LedgerUnavailableError):
+    except LedgerRefusedError:
         return PlainBarrier("none", "the server forbids CONFIG SET and its WAITAOF is no fsync")
     return AppendFsyncBarrier(
         store=store, reason="WAITAOF is missing or no fsync on this server", owner=owner, wait=wait
