@@ -7,7 +7,7 @@ shown its token: at least the horizon, at worst a day. With a barrier none of th
 
 from collections.abc import Iterator
 
-from worker.batches_api import ApiError, BatchesApi, Complaint, Truncated
+from worker.batches_api import ApiError, BatchesApi, Complaint, Truncated, Unavailable
 from worker.clock import Clock
 from worker.config import Config
 from worker.core.account import order
@@ -134,7 +134,10 @@ class Recovery:
         if cut is None:
             return window.after
         decision = Seal(cut, Trigger.FLUSH)
-        self._ledger.lanes.seal(lane, uid, window, decision, max_unposted=UNBOUNDED, recovered=False)
+        answer = self._ledger.lanes.seal(lane, uid, window, decision, max_unposted=UNBOUNDED, recovered=False)
+        if answer not in ("SEALED", "MINE"):
+            # another replica recovers the lane, too: to say that it is done would open the lane in the middle of it
+            raise Unavailable(Complaint("the lane's cursor moved"))
         return cut.last
 
     def _read_tokens(self, remote: RemoteBatch) -> Iterator[Token]:
