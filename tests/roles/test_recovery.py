@@ -240,14 +240,17 @@ def test_a_recovery_concludes_nothing_from_what_it_could_not_read(forgetful: Mor
 def test_a_create_on_its_way_during_the_crash_is_found(forgetful: Mortal) -> None:
     """The API may commit after Redis is back: recovery waits for the horizon before it looks."""
     bench = forgetful.bench
-    bench.simulator.control.inject({"kind": "late_commit", "on": "create", "seconds": 0.3})
+    bench.simulator.control.inject({"kind": "late_commit", "on": "create", "seconds": 300})
     names = enqueue(bench, 3)
-    app = bench.start(submit__horizon="1s")
+    app = bench.start(submit__horizon="1500ms")
     forgetful.snapshot()
     bench.drive(app, lambda: bool(posts(bench)))
     app.close()
     forgetful.dies_and_comes_back()
     successor = bench.start()
+    turns(successor, 5)
+    assert recovering(bench)
+    bench.simulator.control.advance(300)
     ends_right(bench, successor, names)
     assert sizes(bench) == [3]
 
