@@ -233,7 +233,7 @@ class Rig:
         """Return the environment of a worker; `settings` are dotted keys."""
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
         spelled = {f"BATCHMILL_{key.upper().replace('.', '__')}": value for key, value in settings.items()}
-        return kept | spelled | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        return kept | spelled | {"PYTHONPATH": str(ROOT)}
 
     def spawn(self, *flags: str, env: Mapping[str, str | None] | None = None, **settings: str) -> Worker:
         """Start `batchmill run` and do not wait. Settings have `__` for dots; None in `env` leaves a variable out."""

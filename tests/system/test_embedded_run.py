@@ -31,7 +31,7 @@ def test_without_a_redis_the_worker_brings_one(rig: Rig) -> None:
     assert worker.stop() == 0
 
 
-@pytest.mark.parametrize("ending", ["stop", "kill"])
+@pytest.mark.parametrize("ending", [pytest.param("stop", marks=pytest.mark.slow), "kill"])
 def test_what_waits_in_the_embedded_server_survives_a_restart(rig: Rig, ending: str) -> None:
     """Prompts that nobody has answered yet are on disk, however the worker ended."""
     first = start(rig, lanes__default__max_age="1h")
@@ -51,6 +51,7 @@ def test_what_waits_in_the_embedded_server_survives_a_restart(rig: Rig, ending: 
     assert second.stop() == 0
 
 
+@pytest.mark.slow
 def test_two_workers_share_one_embedded_server(rig: Rig) -> None:
     """Whoever comes second to a directory adopts the server that runs there, and may leave before or after."""
     first, second = start(rig), start(rig)

@@ -1,5 +1,6 @@
 import re
 
+import pytest
 from rig import Rig, Worker, wait_until
 
 
@@ -21,6 +22,7 @@ def test_two_workers_share_the_work(rig: Rig) -> None:
     assert [worker.stop() for worker in workers] == [0, 0]
 
 
+@pytest.mark.slow
 def test_gauges_are_the_same_wherever_they_are_read(rig: Rig) -> None:
     """What is true of the lane is read from Redis, so a replica that did nothing shows it too."""
     workers = [rig.start(lanes__default__max_age="1h") for _ in range(2)]
