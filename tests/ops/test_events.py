@@ -126,17 +126,17 @@ def test_requests_failures_ticks_and_polls_are_counted(telemetry: Telemetry) -> 
     telemetry.api_request("create", "in_doubt", 2.0)
     telemetry.rate_limit_waited(1.5)
     telemetry.sink_failed("results", error_type="io", retryable=True, retry_in=1.0, hint="")
-    telemetry.role_failed("poll", TypeError("x"))
+    telemetry.role_failed("poller", TypeError("x"))
     telemetry.role_failed("stranger", TypeError("x"))
-    telemetry.role_ticked("poll")
+    telemetry.role_ticked("poller")
     telemetry.poll_succeeded()
     assert value(telemetry, "api_requests_total", operation="create", outcome="in_doubt") == 1
     assert value(telemetry, "api_request_seconds_sum", operation="create", outcome="in_doubt") == 2.0
     assert value(telemetry, "rate_limit_wait_seconds_total") == 1.5
     assert value(telemetry, "sink_errors_total", sink="results", error_type="io") == 1
-    assert value(telemetry, "role_errors_total", role="poll") == 1
+    assert value(telemetry, "role_errors_total", role="poller") == 1
     assert value(telemetry, "role_errors_total", role="other") == 1
-    assert value(telemetry, "role_last_tick_timestamp_seconds", role="poll") == 5_000.0
+    assert value(telemetry, "role_last_tick_timestamp_seconds", role="poller") == 5_000.0
     assert value(telemetry, "poll_last_success_timestamp_seconds") == 5_000.0
 
 

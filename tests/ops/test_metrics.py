@@ -152,7 +152,7 @@ def test_known_label_sets_start_at_zero(telemetry: Telemetry) -> None:
         ("batchmill_batch_turnaround_seconds_count", {"lane": "b"}),
         ("batchmill_sink_errors_total", {"sink": "results", "error_type": "no_space"}),
         ("batchmill_sink_rows_total", {"sink": "results"}),
-        ("batchmill_role_errors_total", {"role": "drain"}),
+        ("batchmill_role_errors_total", {"role": "drainer"}),
         ("batchmill_rate_limit_wait_seconds_total", {}),
     ):
         assert value(telemetry, name, **given) == 0.0, name
