@@ -92,7 +92,8 @@ def test_the_first_of_two_lines_wins() -> None:
 def test_some_foreign_lines_are_no_foreign_batch() -> None:
     """One line of ours proves that the batch is."""
     account = open_account()
-    account.identify("request-1")
+    for number in range(account.batch.count):
+        account.identify(f"request-{number}")
     check_off(account, 10)
     assert not account.all_foreign
 

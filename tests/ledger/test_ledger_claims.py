@@ -42,6 +42,19 @@ def test_no_more_is_claimed_than_was_asked_for(rig: Rig) -> None:
     assert [claim.uid for claim in rig.ledger.batches.claim(LANE, limit=3, lease=60.0)] == ["uid3"]
 
 
+def test_a_state_that_is_passed_over_is_put_off_without_a_claim(rig: Rig) -> None:
+    """Nobody here works on it: it comes due again after as long, and whoever holds it keeps it."""
+    rig.sealed(1, "uid1")
+    rig.submitting(1, "uid2")
+    held = rig.claim("uid2")
+    rig.store.write("zadd", rig.keys.due(LANE), {"uid1": 0, "uid2": 1})
+    passed_over = (State.ENDED, State.SUBMITTING)
+    claims = rig.ledger.batches.claim(LANE, limit=10, lease=60.0, passing_over=passed_over)
+    assert [claim.uid for claim in claims] == ["uid1"]
+    assert rig.due_in("uid2") == pytest.approx(60, abs=5)
+    assert rig.ledger.batches.renew(held, 60.0)
+
+
 def test_a_record_that_is_gone_is_not_due_for_ever(rig: Rig) -> None:
     """Somebody deleted it by hand: its place in the queue goes too."""
     rig.sealed(1)
