@@ -84,7 +84,7 @@ class Bench:
         self.simulator = simulator
         self.directory = directory
         self.settings = dict(QUICK)
-        self.redis = redis.Redis.from_url(url)
+        self.redis: Any = redis.Redis.from_url(url)
         self._apps: list[App] = []
 
     def start(self, **settings: str) -> App:
@@ -113,7 +113,7 @@ class Bench:
     def enqueue(self, *texts: str, lane: str = "default", **fields: str) -> list[str]:
         """XADD one prompt for each text; returns their entry ids."""
         stream = f"batchmill:{{{lane}}}:prompts"
-        return [self.redis.xadd(stream, {"params": params(text), **fields}).decode() for text in texts]  # type: ignore[union-attr]
+        return [self.redis.xadd(stream, {"params": params(text), **fields}).decode() for text in texts]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every row in the result files."""
