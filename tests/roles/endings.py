@@ -148,3 +148,8 @@ def refuse_bodies_with(app: App, marker: bytes, *, status: int = 400) -> list[in
 
     app.api.create = wrapped  # type: ignore[method-assign]
     return refused
+
+
+def files(bench: Bench, folder: str = "results") -> list[str]:
+    """Return the names of all files below a folder, unfinished ones too."""
+    return sorted(path.name for path in (bench.directory / folder).rglob("*") if path.is_file())
