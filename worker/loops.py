@@ -7,6 +7,7 @@ from dramatiq.errors import BrokerConnectionError
 
 from worker.clock import Clock
 from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError
+from worker.rescuer import ForeignDeploymentError
 from worker.telemetry import Telemetry
 
 AFTER_TROUBLE = 1.0
@@ -41,6 +42,8 @@ class Loop:
         except LedgerRefusedError as error:
             self._telemetry.warning("redis.refused", role=self.name, error=str(error))
             return AFTER_TROUBLE
+        except ForeignDeploymentError:
+            raise  # the thread dies of it, and the watchdog ends the process: its id is another one now
         except Exception as error:  # noqa: BLE001 - the one place where a loop survives what nobody foresaw; counted
             self._telemetry.role_failed(self.name, error)
             return AFTER_TROUBLE

@@ -54,7 +54,8 @@ class Refusals:
         elif self._may_bury(batch, verdict):
             self._eject(batch, fence, 0)
         else:
-            self._wait(batch, fence, error.retry_after)
+            # counted apart from other trouble: only refusals that name nothing speak against the prompt
+            self._wait(batch, fence, error.retry_after, misses=batch.misses + 1)
         self._telemetry.submission_refused(batch, status=error.status, reason=verdict.reason, action=action)
 
     def handle_look(self, batch: Batch, error: Refused, fence: str) -> None:
@@ -82,7 +83,7 @@ class Refusals:
         self._ledger.deployment.note(accepted_at=repr(self._ledger.store.now()))
 
     def _may_bury(self, batch: Batch, verdict: Verdict) -> bool:
-        if verdict.refusal is Refusal.SPLIT or batch.failures >= PATIENCE:
+        if verdict.refusal is Refusal.SPLIT or batch.misses >= PATIENCE:
             return True
         accepted_at = self._ledger.deployment.recall("accepted_at")
         return accepted_at is not None and self._ledger.store.now() - float(accepted_at) < TRUST_SECONDS
@@ -97,7 +98,7 @@ class Refusals:
         self._parking.park(batch.lane, verdict.reason)
         self._postpone(batch, fence, self._config.park.probe if batch.probe else self._parking.pause())
 
-    def _wait(self, batch: Batch, fence: str, retry_after: float | None) -> None:
+    def _wait(self, batch: Batch, fence: str, retry_after: float | None, *, misses: int | None = None) -> None:
         delay = refusal_delay(
             retry_after=retry_after,
             failures=batch.failures + 1,
@@ -105,10 +106,12 @@ class Refusals:
             most=MOST_DELAY,
             jitter=self._clock.jitter(),
         )
-        self._postpone(batch, fence, delay)
+        self._postpone(batch, fence, delay, misses=misses)
 
-    def _postpone(self, batch: Batch, fence: str, delay: float) -> None:
-        self._ledger.batches.advance(batch, None, fence=fence, delay=delay, failures=str(batch.failures + 1))
+    def _postpone(self, batch: Batch, fence: str, delay: float, *, misses: int | None = None) -> None:
+        missed = str(batch.misses if misses is None else misses)
+        failed = str(batch.failures + 1)
+        self._ledger.batches.advance(batch, None, fence=fence, delay=delay, failures=failed, misses=missed)
 
     def _requests(self, batch: Batch) -> Iterator[tuple[str, int | None]]:
         unusable = self._ledger.prompts.unusable(batch)

@@ -309,7 +309,10 @@ class Submitter:
         return sum(1 for _ in self._ledger.prompts.entries(batch)) != batch.entries
 
     def _hold(self, batch: Batch, claim: Claim, reason: str) -> None:
-        if self._ledger.batches.advance(batch, Event.HOLD, fence=claim.fence, delay=NEVER, reason=reason) == "OK":
+        answer = self._ledger.batches.advance(
+            batch, Event.HOLD, fence=claim.fence, delay=NEVER, unposted=0, reason=reason
+        )
+        if answer == "OK":
             self._telemetry.batch_held(batch, reason)
 
     def _give_back(self, batch: Batch, claim: Claim) -> None:

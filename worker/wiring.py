@@ -2,7 +2,7 @@
 
 import threading
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -34,6 +34,7 @@ from worker.telemetry import Telemetry
 from worker.ticker import Ticker
 from worker.workspaces import Workspaces
 
+NO_PLACE_SECONDS = 1.0
 ROLES = ("batcher", "submitter", "poller", "drainer")
 QUEUES = {"submitter": Queue.SUBMIT, "poller": Queue.POLL, "drainer": Queue.DRAIN}
 
@@ -217,13 +218,32 @@ def _steps(
         deployment=deployment,
     )
 
-    def submit(claims: Sequence[Claim]) -> None:
-        for claim in leases.fresh(claims):
-            submitter.step(claim)
-            reconciler.step(claim)
+    def submit(claim: Claim) -> None:
+        submitter.step(claim)
+        reconciler.step(claim)
 
-    def drain(claims: Sequence[Claim]) -> None:
-        for claim in leases.fresh(claims):
-            drainer.step(claim)
+    return {
+        Queue.SUBMIT: _turnstile(submit, leases, config.threads),
+        Queue.POLL: poller.step,
+        Queue.DRAIN: _turnstile(drainer.step, leases, config.threads),
+    }
 
-    return {Queue.SUBMIT: submit, Queue.POLL: poller.step, Queue.DRAIN: drain}
+
+def _turnstile(step: Callable[[Claim], None], leases: Leases, threads: int) -> Step:
+    """Let a long step have less than half of the threads, so that a stuck sink or a slow API never stops the polls.
+
+    A claim that finds no place comes due again in a second.
+    """
+    places = threading.Semaphore(max(1, (threads - 1) // 2))
+
+    def follow(claims: Sequence[Claim]) -> None:
+        for claim in leases.fresh(claims):
+            if not places.acquire(blocking=False):
+                leases.batches.renew(claim, NO_PLACE_SECONDS)
+                continue
+            try:
+                step(claim)
+            finally:
+                places.release()
+
+    return follow

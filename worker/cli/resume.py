@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
             marks = there.ledger.lanes.marks(lane)
             resumed[lane] = {"paused": marks.paused, "parked": marks.parked}
             there.ledger.lanes.resume(lane)
+            if marks.paused or marks.parked:
+                there.ledger.batches.hasten(lane)
     if args.json:
         print_json({"resumed": resumed})
     else:

@@ -99,9 +99,9 @@ class Batch:
     are usable and make up the body of `bytes` bytes. `attempt` counts the POSTs that were (or may have been) made.
     `judged_at` and `max_attempts` are fixed when the remote batch ends, so that a second delivery judges every
     result as the first did. `commits` says when each sink had it. `failures` counts what went wrong in a row, whatever
-    it was; `misses` looks that found no remote batch, or readings that did not add up. A remote batch was `guessed`
-    when only its count said that it is ours. `intent` names the intent to post that is on record: an attempt's number
-    alone could be of another process, when one's own record was lost on its way.
+    it was; `misses` only refusals that named no prompt, looks that found no remote batch, readings that did not add up.
+    A remote batch was `guessed` when only its count said that it is ours. `intent` names the intent to post that is on
+    record: an attempt's number alone could be of another process, when one's own record was lost on its way.
     """
 
     uid: str
