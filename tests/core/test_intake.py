@@ -338,3 +338,12 @@ def test_whatever_the_bytes_the_answer_is_a_prompt_or_a_reason(entry_id: str, fi
     )
     row = write_row(build_batch(), described, None, b"{}", b"null")
     assert json.loads(row)["id"] == entry.id == described.id
+
+
+def test_an_entry_id_that_no_custom_id_can_hold_is_refused() -> None:
+    """A producer may name its entries itself; one such name must not have a whole batch refused."""
+    longest, too_long = "1" * 17 + "-" + "1" * 19, "1" * 18 + "-" + "1" * 19
+    assert isinstance(read_prompt(longest, {b"params": GOOD}, 10_000), Prompt)
+    unusable = read_prompt(too_long, {b"params": GOOD}, 10_000)
+    assert isinstance(unusable, Unusable)
+    assert unusable.flaw is Flaw.BAD_ENTRY_ID

@@ -11,11 +11,14 @@ from enum import StrEnum
 
 import msgspec
 
+from worker.core.custom_id import PREFIX_LENGTH
 from worker.core.model import Prompt
 
 MAX_DEPTH = 128
 MAX_ID_BYTES = 256
 MAX_METADATA_BYTES = 65_536
+MAX_ENTRY_ID = 64 - PREFIX_LENGTH
+"""What a custom_id of 64 characters leaves; ids that Redis makes with `*` have at most 34."""
 
 ATTEMPT = b"batchmill.attempt"
 ENQUEUED_AT = b"batchmill.enqueued_at"
@@ -49,6 +52,7 @@ class Flaw(StrEnum):
     BAD_DEADLINE = "bad_deadline"
     BAD_REPLY_TO = "bad_reply_to"
     BAD_TRACEPARENT = "bad_traceparent"
+    BAD_ENTRY_ID = "bad_entry_id"
     REFUSED = "refused"  # the API would not take a batch because of this prompt
     ABANDONED = "abandoned"  # its batch was given up by an operator
 
@@ -70,6 +74,7 @@ EXPLANATIONS: dict[Flaw, str] = {
     Flaw.BAD_DEADLINE: "deadline is not a Unix time in seconds",
     Flaw.BAD_REPLY_TO: "reply_to does not match [A-Za-z0-9._:-]{1,128}",
     Flaw.BAD_TRACEPARENT: "traceparent is not 1-128 printable ASCII characters",
+    Flaw.BAD_ENTRY_ID: "the entry has an id of its producer's making, too long for a custom_id; XADD with *",
     Flaw.REFUSED: "the API refuses every batch that holds this prompt",
     Flaw.ABANDONED: "an operator gave up the batch that held this prompt",
 }
@@ -119,6 +124,8 @@ def read_prompt(entry_id: str, fields: Mapping[bytes, bytes], max_bytes: int) ->
     name = fields.get(b"id")
     readable = _read_text(name, MAX_ID_BYTES) if name is not None else entry_id
     flaw = _flaw(fields, max_bytes) if readable is not None else Flaw.BAD_ID
+    if len(entry_id) > MAX_ENTRY_ID:
+        flaw = Flaw.BAD_ENTRY_ID
     if flaw is not None or readable is None:
         return Unusable(entry_id, flaw or Flaw.BAD_ID, readable or entry_id)
     return describe_prompt(entry_id, fields, readable)
