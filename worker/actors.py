@@ -45,6 +45,8 @@ class Knocks:
 
     def __init__(self, *, broker: KnockBroker, steps: dict[Queue, Step], telemetry: Telemetry) -> None:
         self._telemetry = telemetry
+        self.followed: Callable[[], None] = _nobody
+        """Called after every step: what it changed may be another step's turn already."""
         self._actors = {queue: self._declare(broker, queue, steps.get(queue)) for queue in Queue}
 
     def knock(self, queue: Queue, claims: Sequence[Claim]) -> None:
@@ -79,3 +81,8 @@ class Knocks:
         else:
             self._telemetry.redis_back(role)
             self._telemetry.role_ticked(role)
+            self.followed()
+
+
+def _nobody() -> None:
+    """Nobody waits for steps in a process without loops."""

@@ -37,6 +37,7 @@ class Daemon:
         if app.batcher is not None:
             self._loops.append(self._loop("batcher", self._seal_all))
         self._loops.append(self._loop("sink-checks", self._check_sinks))
+        app.knocks.followed = self._look_again
         self._sink_problems: dict[str, str] = {}
         token = app.config.http.token_file
         threading.excepthook = self._thread_died
@@ -76,7 +77,7 @@ class Daemon:
         """Take no more work, finish or hand over what is in hand, close. Takes at most about `timeout` seconds."""
         app = self._app
         began = app.clock.monotonic()
-        self._stop_loops.set()
+        self._end_loops()
         app.stopping.set()
         left = max(0.5, timeout - RESERVE_SECONDS)
         if app.steps:
@@ -89,7 +90,7 @@ class Daemon:
     def quiet(self) -> None:
         """Take no new work and go on running: SIGTSTP."""
         self._quiet.set()
-        self._stop_loops.set()
+        self._end_loops()
         if self._app.steps:
             self._worker.pause()
 
@@ -142,6 +143,17 @@ class Daemon:
         if death.exc_value is not None:
             self._app.telemetry.role_failed(death.thread.name if death.thread else "thread", death.exc_value)
 
+    def _end_loops(self) -> None:
+        self._stop_loops.set()
+        for loop in self._loops:
+            loop.wake()
+
+    def _look_again(self) -> None:
+        """Wake who seals and who knocks: a step was taken, or a batch sealed."""
+        for loop in self._loops:
+            if loop.name in ("ticker", "batcher"):
+                loop.wake()
+
     def _loop(self, name: str, step: Any) -> Loop:
         return Loop(name=name, step=step, clock=self._app.clock, telemetry=self._app.telemetry, stop=self._stop_loops)
 
@@ -170,8 +182,9 @@ class Daemon:
         return min(delays)
 
     def _seal(self, batcher: Batcher, lane: str) -> float:
-        delay: float | None = 0.0
+        delay = batcher.step(lane)
         while delay == 0.0 and not self._stop_loops.is_set():
+            self._look_again()  # a sealed batch is submitted now, not a tick later
             delay = batcher.step(lane)
         return self._app.config.tick if delay is None else delay
 

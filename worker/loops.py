@@ -14,7 +14,10 @@ AFTER_TROUBLE = 1.0
 
 
 class Loop:
-    """Runs `step`, which returns seconds until its next turn. No error ends it; `ticked_at` tells a watchdog."""
+    """Runs `step`, which returns seconds until its next turn, or until `wake`. `ticked_at` tells a watchdog.
+
+    No error ends it but one: that it works for another deployment than it started for.
+    """
 
     def __init__(
         self, *, name: str, step: Callable[[], float], clock: Clock, telemetry: Telemetry, stop: threading.Event
@@ -26,12 +29,18 @@ class Loop:
         self._clock = clock
         self._telemetry = telemetry
         self._stop = stop
+        self._bell = threading.Event()
+
+    def wake(self) -> None:
+        """Take the next turn at once: something may have changed."""
+        self._bell.set()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             delay = self._turn()
             self.ticked_at = self._clock.monotonic()
-            self._clock.wait(self._stop, delay)
+            self._clock.wait(self._bell, delay)
+            self._bell.clear()
 
     def _turn(self) -> float:
         try:

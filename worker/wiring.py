@@ -54,6 +54,7 @@ class App:
     batcher: Batcher | None
     rescuer: Rescuer
     ticker: Ticker
+    knocks: Knocks
     steps: Mapping[Queue, Step]
     deployment: str
     stopping: threading.Event
@@ -130,6 +131,7 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
             tidy_knocks=broker.tidy,
         ),
         ticker=Ticker(config=config, ledger=ledger, broker=broker, knocks=knocks, clock=clock),
+        knocks=knocks,
         steps=steps,
         deployment=deployment,
         stopping=stopping,
@@ -232,13 +234,13 @@ def _steps(
 def _turnstile(step: Callable[[Claim], None], leases: Leases, threads: int) -> Step:
     """Let a long step have less than half of the threads, so that a stuck sink or a slow API never stops the polls.
 
-    A claim that finds no place comes due again in a second.
+    A claim that finds no place within a second comes due again a second later.
     """
     places = threading.Semaphore(max(1, (threads - 1) // 2))
 
     def follow(claims: Sequence[Claim]) -> None:
         for claim in leases.fresh(claims):
-            if not places.acquire(blocking=False):
+            if not places.acquire(timeout=NO_PLACE_SECONDS):
                 leases.batches.renew(claim, NO_PLACE_SECONDS)
                 continue
             try:
