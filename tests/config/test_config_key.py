@@ -42,6 +42,14 @@ def test_a_key_in_the_file_is_refused_with_a_better_place(tmp_path: Path) -> Non
     assert "hunter2" not in problem
 
 
+def test_a_key_in_the_file_is_told_even_where_another_key_wins(tmp_path: Path) -> None:
+    """It is a leaked key all the same."""
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "[anthropic]\napi_key = 'hunter2'", {"ANTHROPIC_API_KEY": "sk-ant-x"})
+    (problem,) = caught.value.problems
+    assert problem.startswith("batchmill.toml: anthropic.api_key does not belong here: set ANTHROPIC_API_KEY")
+
+
 def test_a_key_on_the_command_line_is_refused(tmp_path: Path) -> None:
     """Every user of the machine can read it there."""
     with pytest.raises(ConfigError, match=r"command line: anthropic\.api_key does not belong here"):

@@ -118,7 +118,8 @@ def _tell(done: bool, count: int, files: list[Path], seconds: float) -> int:  # 
     outcomes = ", ".join(f"{number} {kind}" for kind, number in sorted(rows.items()))
     print(f"{count} prompts in, {total} rows out ({outcomes or 'none'}), {len(ids)} distinct ids, {seconds:.1f} s")
     if files:
-        print(f"results    {len(files)} files in {RESULTS}/, the first is {files[0]}")
+        plural = "" if len(files) == 1 else "s"
+        print(f"results    {len(files)} file{plural} in {RESULTS}/, the first is {files[0]}")
     if example and example["result"]["type"] == "succeeded":
         print(f"for one    {example['id']}: {example['result']['message']['content'][0]['text'][:100]}…")
     if done and total == count == len(ids):

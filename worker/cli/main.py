@@ -22,6 +22,17 @@ COMMANDS = (
 )
 
 
+class Version(argparse.Action):
+    """Prints the version, looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print and end."""
+        from importlib.metadata import version
+
+        print(f"batchmill {version('batchmill')}")
+        parser.exit()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -29,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Prompts in through Redis, Anthropic Message Batches in the middle, rows out to sinks.",
         epilog="Every command explains itself with --help.",
     )
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version and end")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     arguments = sys.argv[1:] if argv is None else argv
     # only the named command is imported: a health check must not pay for a daemon

@@ -136,7 +136,9 @@ def serve(config: "Config", *, roles: tuple[str, ...], signals: Signals, args: a
             return complain(str(error), EX_CONFIG)
         telemetry.daemon_started(roles=list(roles), http=f"http://{config.http.bind}:{port}")
         if config.http.port == 0:
-            print(f"http://{config.http.bind}:{port}", flush=True)
+            # rows of a stdout sink must not find a line among them that is none
+            aside = any(sink.type == "stdout" for sink in config.sinks.values())
+            print(f"http://{config.http.bind}:{port}", file=sys.stderr if aside else sys.stdout, flush=True)
         _notify("READY=1")
         status = _watch(daemon, server, signals, args, telemetry)
         telemetry.daemon_stopping(signals.reason or "the watchdog")

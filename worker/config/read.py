@@ -48,8 +48,12 @@ def load_config(
     Raises `ConfigError`, which names every problem at once and quotes no secret.
     """
     problems: list[str] = []
-    layer = _read_file(path, environ, cwd, problems) | from_environment(environ) | from_overrides(overrides or {})
+    file = _read_file(path, environ, cwd, problems)
+    layer = file | from_environment(environ) | from_overrides(overrides or {})
     values = _parse(layer, problems)
+    if API_KEY in file and layer[API_KEY] is not file[API_KEY]:
+        # the environment's key wins, and the one in the file would lie there unnoticed
+        problems += _parse_alone(API_KEY, file[API_KEY])
     if not values.get(API_KEY):
         values[API_KEY] = _read_key(values.get(_KEY_FILE), environ, cwd, problems)
     values |= {("lanes", DEFAULT_LANE): None, ("sinks", DEFAULT_SINK): None}
@@ -102,6 +106,12 @@ def _parse(layer: Layer, problems: list[str]) -> dict[KeyPath, Any]:
         if complaint:
             problems.append(f"{found.source.name}: {found.key} {complaint}")
     return values
+
+
+def _parse_alone(path: KeyPath, found: Found) -> list[str]:
+    problems: list[str] = []
+    _parse({path: found}, problems)
+    return problems
 
 
 def _pattern(path: KeyPath) -> KeyPath:

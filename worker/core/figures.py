@@ -11,8 +11,8 @@ class LaneFigures:
     """One lane at one instant.
 
     `depth` counts prompts that wait for a batch, `bytes` is what Redis spends on the whole lane (waiting and in
-    flight), `enqueued` grows for ever, `oldest_batch_at` is the API's creation time of the oldest open remote batch,
-    `paused` and `parked` hold the reason or None.
+    flight), `enqueued` grows for ever. Settled batches are those whose record is still kept. `oldest_batch_at` is the
+    API's creation time of the oldest open remote batch; `paused` and `parked` hold the reason or None.
     """
 
     lane: str

@@ -46,7 +46,7 @@ class Reads:
 
     def _lane(self, lane: str, live: list[Batch]) -> LaneFigures:
         keys = self.store.keys
-        length, size, marks, dead, stream, cursor = self.store.read_all(
+        length, size, marks, dead, stream, cursor, settled = self.store.read_all(
             [
                 ("xlen", keys.prompts(lane)),
                 ("memory_usage", keys.prompts(lane)),
@@ -54,6 +54,7 @@ class Reads:
                 ("xlen", keys.dead(lane)),
                 ("xinfo_stream", keys.prompts(lane)),
                 ("hget", keys.lane(lane), "cursor"),
+                ("zcard", keys.settled(lane)),
             ]
         )
         sealed, requeued, paused, parked = (value.decode() if value else None for value in marks)
@@ -69,7 +70,8 @@ class Reads:
             depth=depth,
             bytes=size if isinstance(size, int) else 0,
             enqueued=max(0, added - int(requeued or 0)),
-            batches={state: sum(batch.state is state for batch in live) for state in State},
+            batches={state: sum(batch.state is state for batch in live) for state in State}
+            | {State.SETTLED: int(settled)},
             in_doubt=sum(batch.state is State.SUBMITTING and batch.doubt_at is not None for batch in live),
             held=sum(batch.state is State.HELD for batch in live),
             dead_letters=int(dead),
