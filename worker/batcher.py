@@ -5,6 +5,7 @@ from collections import Counter
 from worker.clock import Clock
 from worker.config import Config, Lane
 from worker.core.custom_id import spell_uid
+from worker.core.entry_ids import order
 from worker.core.grouping import Limits, Seal, Window, decide
 from worker.core.model import Batch, State
 from worker.ledger.lanes import Marks
@@ -94,9 +95,4 @@ class Batcher:
 
 def _flushes(marks: Marks) -> bool:
     """Whether an operator's flush still covers the head of the lane."""
-    return marks.flush_to is not None and _order(marks.cursor) < _order(marks.flush_to)
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence)
+    return marks.flush_to is not None and order(marks.cursor) < order(marks.flush_to)

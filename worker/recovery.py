@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from worker.batches_api import ApiError, BatchesApi, Complaint, Truncated, Unavailable
 from worker.clock import Clock
 from worker.config import Config
-from worker.core.account import order
 from worker.core.custom_id import Token, decode, is_of_lane, spell_uid
+from worker.core.entry_ids import order
 from worker.core.grouping import Limits, Seal, Window
 from worker.core.intake import Flaw, Unusable, read_prompt
 from worker.core.model import Prompt, RemoteBatch, State, Trigger

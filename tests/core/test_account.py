@@ -5,8 +5,9 @@ from core_builders import DEPLOYMENT, UID, build_batch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.account import Account, Whose, entry_id_of, order
+from worker.core.account import Account, Whose
 from worker.core.custom_id import prefix
+from worker.core.entry_ids import entry_id_of, order
 from worker.core.intake import Flaw
 from worker.core.model import ResultType
 from worker.core.rulings import SETTLED, Ruling

@@ -6,6 +6,7 @@ from worker.cli.arguments import add_command, add_json_flag, add_lane_flag
 from worker.cli.reach import Reached, reach
 from worker.cli.settings import EX_OK, add_config_flags
 from worker.cli.showing import print_json
+from worker.core.entry_ids import order
 
 EXAMPLE = """\
 batchmill flush
@@ -44,9 +45,4 @@ def _flush(there: Reached, lane: str) -> str | None:
     """Flush one lane; returns the last entry id, None when all that is there is sealed already."""
     last = there.ledger.lanes.flush(lane)
     cursor = there.ledger.lanes.marks(lane).cursor
-    return None if last is None or _order(last) <= _order(cursor) else last
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence)
+    return None if last is None or order(last) <= order(cursor) else last

@@ -9,22 +9,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from worker.core.custom_id import decode
+from worker.core.entry_ids import entry_id_of, order
 from worker.core.intake import Flaw
 from worker.core.model import Batch, ResultType
 from worker.core.rulings import SETTLED, Ruling
-
-_SEQUENCE_BITS = 64
-
-
-def order(entry_id: str) -> int:
-    """Return a number that sorts stream entry ids as Redis does."""
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds) << _SEQUENCE_BITS | int(sequence)
-
-
-def entry_id_of(number: int) -> str:
-    """Undo `order`."""
-    return f"{number >> _SEQUENCE_BITS}-{number & ((1 << _SEQUENCE_BITS) - 1)}"
 
 
 class Whose(StrEnum):

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from worker.core.custom_id import PREFIX_LENGTH
+from worker.core.entry_ids import order
 from worker.core.intake import Flaw, Unusable, entry_instant
 from worker.core.model import Prompt, Trigger
 
@@ -110,8 +111,8 @@ class Window:
         """Return the unusable entries that a seal at `cut` takes along."""
         if cut is self.cut or cut == self.cut:
             return dict(self.unusable)
-        behind = _order(cut.last)
-        return {entry: flaw for entry, flaw in self.unusable.items() if _order(entry) <= behind}
+        behind = order(cut.last)
+        return {entry: flaw for entry, flaw in self.unusable.items() if order(entry) <= behind}
 
 
 def decide(
@@ -143,11 +144,6 @@ def decide(
         return Wait(None)
     own = (shorter for shorter in reversed(window.cuts) if shorter.count not in taken and shorter.count)
     return Seal(next(own, cut) if taken else cut, trigger)
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence)
 
 
 @dataclass(frozen=True, slots=True)

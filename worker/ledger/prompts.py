@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from worker.core.entry_ids import order
 from worker.core.intake import MAX_METADATA_BYTES, Flaw
 from worker.core.model import Batch
 from worker.ledger.pages import pages
@@ -43,9 +44,9 @@ class Prompts:
         """Return the unusable entries of the batch's range."""
         key = self.store.keys.unusable(batch.lane, batch.uid)
         noted: dict[bytes, bytes] = self.store.read("hgetall", key)
-        first, last = _order(batch.first), _order(batch.last)
+        first, last = order(batch.first), order(batch.last)
         flaws = {entry_id.decode(): Flaw(flaw.decode()) for entry_id, flaw in noted.items()}
-        return {entry_id: flaw for entry_id, flaw in flaws.items() if first <= _order(entry_id) <= last}
+        return {entry_id: flaw for entry_id, flaw in flaws.items() if first <= order(entry_id) <= last}
 
     def describe(self, lane: str, entry_ids: Sequence[str]) -> list[dict[bytes, bytes] | None]:
         """Return the fields of entries without their params; None for one that is gone."""
@@ -85,8 +86,3 @@ class Prompts:
             if answer == "STALE":
                 return False
         return True
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence)
