@@ -17,6 +17,7 @@ from worker.core.lifecycle import Event
 from worker.core.model import Batch, Claim, State
 from worker.core.schedule import backoff
 from worker.deliveries import Deliveries, NoSinkLeftError
+from worker.ledger.barrier import Barrier, NotDurableError
 from worker.ledger.batches import NEVER
 from worker.ledger.lease import LeaseKeeper, Leases, LostLeaseError, StoppingError
 from worker.ledger.ledger import Ledger
@@ -43,6 +44,7 @@ class Drainer:
         config: Config,
         ledger: Ledger,
         api: BatchesApi,
+        barrier: Barrier,
         sinks: Mapping[str, Sink],
         prices: PriceTable,
         parking: Parking,
@@ -54,6 +56,7 @@ class Drainer:
         self._config = config
         self._ledger = ledger
         self._api = api
+        self._barrier = barrier
         self._sinks = sinks
         self._prices = prices
         self._parking = parking
@@ -195,7 +198,11 @@ class Drainer:
         if not self._config.poll.delete_when_settled or batch.remote_id is None:
             return
         try:
+            # a Redis that came back without the settling would want the results once more
+            self._ledger.deployment.sync(self._barrier.durably, at=self._clock.now())
             self._api.delete(batch.remote_id)
+        except NotDurableError:
+            self._telemetry.warning("remote.not_deleted", remote_id=batch.remote_id, outcome="not_durable")
         except ApiError as error:
             self._telemetry.warning("remote.not_deleted", remote_id=batch.remote_id, outcome=error.outcome)
 

@@ -16,7 +16,7 @@ from worker.core.custom_id import MAX_ATTEMPT, prefix, spell
 from worker.core.lifecycle import Event
 from worker.core.model import Batch, Claim, State
 from worker.core.schedule import poll_delay, refusal_delay
-from worker.ledger.barrier import Barrier, NotDurableError
+from worker.ledger.barrier import Barrier
 from worker.ledger.batches import NEVER
 from worker.ledger.lease import LeaseKeeper, Leases, LostLeaseError, StoppingError
 from worker.ledger.ledger import Ledger
@@ -97,8 +97,8 @@ class Intent:
     def __call__(self) -> None:
         """Commit the intent and make it durable.
 
-        Raises IntentRefusedError, NotDurableError, the ledger's errors, or NotSent when this process was frozen
-        meanwhile for so long that the intent no longer stands.
+        Raises IntentRefusedError, the ledger's errors (NotDurableError among them), or NotSent when this process was
+        frozen meanwhile for so long that the intent no longer stands.
         """
         self.asked = True
         began = self._clock.monotonic()
@@ -217,7 +217,7 @@ class Submitter:
             self._doubt(posted, error)
         except (NotSent, Refused) as error:
             self._give_up(self._withdraw(posted, intent.name) if intent.asked else batch, claim, error)
-        except (LedgerUnavailableError, LedgerFullError, LedgerRefusedError, NotDurableError):
+        except (LedgerUnavailableError, LedgerFullError, LedgerRefusedError):
             if intent.asked:
                 # whether the intent stands is unknown, but this process knows that its last byte never left
                 self._withdraw(posted, intent.name)

@@ -82,10 +82,14 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
     stopping = threading.Event()
     ledger = Ledger.over(Store.connect(url, config.redis.prefix))
     facts = ledger.deployment.check_server()
-    deployment = ledger.deployment.enter(spell(clock.random_bytes(4))[:DEPLOYMENT_LENGTH].ljust(DEPLOYMENT_LENGTH, "a"))
+    new_id = spell(clock.random_bytes(4))[:DEPLOYMENT_LENGTH].ljust(DEPLOYMENT_LENGTH, "a")
+    deployment = ledger.deployment.enter(new_id)
     ledger.deployment.note(dedupe_ttl=str(int(config.intake.dedupe_ttl)), intake_max_bytes=str(config.intake.max_bytes))
     owner = spell(clock.random_bytes(UID_BYTES))
     barrier = choose_barrier(config.redis.barrier, store=ledger.store, facts=facts, owner=owner, wait=clock.sleep)
+    if deployment == new_id:
+        # were it forgotten, another process would invent another one and take the results of this one for a stranger's
+        ledger.deployment.sync(barrier.durably, at=clock.now())
     broker = KnockBroker(url=url, prefix=config.redis.prefix)
     sinks = {name: build_sink(name, settings) for name, settings in config.sinks.items()}
     parking = Parking(config=config, ledger=ledger, telemetry=telemetry, clock=clock)
@@ -211,6 +215,7 @@ def _steps(
         config=config,
         ledger=ledger,
         api=api,
+        barrier=barrier,
         sinks=sinks,
         prices=read_prices(),
         parking=parking,

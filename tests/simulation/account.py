@@ -68,7 +68,9 @@ class Account:
             return
         mood = None if remote.foreign else self.weather.strikes("rows", ROWS)
         for custom_id, name in remote.requests:
-            remote.rows[custom_id] = self._row(custom_id, name, self._ending(mood), canceled=remote.status != "in_progress")
+            remote.rows[custom_id] = self._row(
+                custom_id, name, self._ending(mood), canceled=remote.status != "in_progress"
+            )
         remote.ended_at, remote.status = self.world.now, "ended"
         if mood == "billing":
             self.trouble()

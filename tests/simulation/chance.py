@@ -52,4 +52,3 @@ class Chance:
             taken = min(taken, among - 1)
         self.taken.append(taken)
         return taken
-

@@ -47,9 +47,12 @@ class WorldConnection:
                 return self._refusal(int(fault[:3]), len(requests) if fault == "400_named" else 0)
             case "529" | "500_before":
                 return _failure(int(fault[:3]))
-            case "500_after":
+            case "500_after" | "409_after":
                 self._commit(requests)
-                return _failure(500)
+                return _failure(int(fault[:3]))
+            case "garbled":
+                self._commit(requests)
+                return Answer(200, {}, b'{"id":"msgbat')
             case "vanishes":
                 raise self._silence(None)
             case "late":
@@ -122,22 +125,12 @@ class WorldConnection:
         return self._account.commit(requests, lag=lag)
 
     def _silence(self, commit: Callable[[], object] | None) -> NoAnswer:
-        """Answer nothing; what is still to come is decided within the horizon after the caller has hung up."""
-        world, horizon = self._world, self._account.horizon * NEARLY
-        delay = world.chance.between(0.0, horizon)
+        """Answer nothing, now or when the caller's patience ends; what is to come is decided within the horizon."""
+        world = self._world
         if commit is not None:
-            # whoever dies while it waits has hung up earlier
-            self._process.last_words.append(lambda: world.after(delay, decide))
-            open_until_now = [commit]
-
-            def decide() -> None:
-                if open_until_now:
-                    open_until_now.pop()()
-
+            world.after(world.chance.between(0.0, self._account.horizon * NEARLY), commit)
         if world.chance.strikes(0.5):
             world.wait(None, PATIENCE)
-        if commit is not None and not self._process.dead:
-            world.after(delay, decide)
         return NoAnswer("ReadTimeout")
 
     def _unlucky(self) -> Answer | None:

@@ -13,8 +13,19 @@ import connection
 import server
 
 from worker import deliveries, drainer, reconciler, recovery, submitter
-from worker.batches_api import ApiError, BatchesApi, InDoubt, Listing, api, withheld
+from worker.batches_api import (
+    ApiError,
+    BatchesApi,
+    Complaint,
+    InDoubt,
+    Listing,
+    NotSent,
+    api,
+    conclusions,
+    withheld,
+)
 from worker.batches_api.listing import walk_down
+from worker.core import errors
 from worker.core.account import Account
 from worker.core.lifecycle import Event
 from worker.ledger.barrier import WaitAofBarrier
@@ -96,8 +107,8 @@ def _since_our_own_time(self: Any, batch: Any, claim: Any) -> None:
     _reconcile(self, replace(batch, head_at=batch.posted_at), claim)
 
 
-def _count_from_posting(self: Any, batch: Any, claim: Any) -> None:
-    _reconcile(self, replace(batch, doubt_at=batch.posted_at), claim)
+def _count_from_sealing(self: Any, batch: Any, claim: Any) -> None:
+    _reconcile(self, replace(batch, doubt_at=batch.sealed_at), claim)
 
 
 _conclude = reconciler.conclude
@@ -160,13 +171,30 @@ def _recover_at_once(self: Any, lane: str) -> bool:
     return since is not None and self._unknown(since) is not None and _step(self, lane) in (True, False)
 
 
+def _unreadable_is_no(self: Any, body: Any, *, before_last_byte: Callable[[], None]) -> Any:
+    try:
+        return _create(self, body, before_last_byte=before_last_byte)
+    except InDoubt as error:
+        if error.cause == "unreadable answer":
+            raise NotSent(Complaint("unreadable answer")) from None
+        raise
+
+
+_settle = drainer.Drainer._settle
+
+
+def _delete_first(self: Any, batch: Any, *others: Any) -> None:
+    self._delete_remote(batch)
+    _settle(self, batch, *others)
+
+
 ALL_COMPLETE = property(lambda _: True)
 
 MUTATIONS = (
     Mutation("a lost answer is sent again at once", [(submitter.Submitter, "_doubt", _post_blindly)]),
     Mutation("the intent is written after the last byte", [(BatchesApi, "create", _write_behind)]),
     Mutation("absence needs no horizon", [(reconciler.Reconciler, "_horizon", lambda *_: 0.0)]),
-    Mutation("the horizon counts from the posting", [(reconciler.Reconciler, "_reconcile", _count_from_posting)]),
+    Mutation("the horizon counts from the seal", [(reconciler.Reconciler, "_reconcile", _count_from_sealing)]),
     Mutation(
         "listings go by our own clock",
         [
@@ -190,7 +218,28 @@ MUTATIONS = (
     Mutation("a commit is noted before it is made", [(drainer.Drainer, "_commit", _note_first)]),
     Mutation("delivered although a sink failed", [(drainer.Drainer, "_sinks_failed", _no_delivery_failed)]),
     Mutation("results need not be complete", [(Account, "complete", ALL_COMPLETE)]),
-    Mutation("known batches are candidates", [(Batches, "owners", lambda *_: set())], [_OWNED := ("adopt", 'return "OWNED"', "")]),
+    Mutation(
+        "known batches are candidates", [(Batches, "owners", lambda *_: set())], [("adopt", 'return "OWNED"', "")]
+    ),
+    Mutation("a 500 is a definite no", [(conclusions, "is_definite", lambda status: 400 <= (status or 0) < 600)]),
+    Mutation("a 409 is a definite no", [(errors, "_UNDECIDED_STATUSES", frozenset())]),
+    Mutation("an unreadable answer is a no", [(BatchesApi, "create", _unreadable_is_no)]),
+    Mutation("the remote batch is deleted before all is settled", [(drainer.Drainer, "_settle", _delete_first)]),
+    Mutation("a seal does not compare the cursor", lua=[("seal", '(marks[1] or "0-0") ~= seen', "false")]),
+    Mutation(
+        "an intent compares neither state nor fence",
+        lua=[
+            ("submit", 'held[1] ~= "sealed" or held[2] ~= seen_attempt', "false"),
+            ("submit", 'redis.call("HGET", fences, uid) ~= fence', "false"),
+        ],
+    ),
+    Mutation("an intent does not ask for the incarnation", lua=[("submit", "marks[1] ~= run_id", "false")]),
+    Mutation("an answer is recorded for any attempt", lua=[("accept", "held[2] ~= attempt", "false")]),
+    Mutation("adoption by count does not ask who else has it", lua=[("adopt", "holders ~= 1", "false")]),
+    Mutation(
+        "a move compares neither state nor attempt",
+        lua=[("advance", "held[1] ~= seen_state or held[2] ~= seen_attempt", "false")],
+    ),
     Mutation("recovery does not wait for open batches", [(recovery.Recovery, "_unknown", _some_may_be_open)]),
 )
 

@@ -29,6 +29,8 @@ from worker.core.model import Claim
 from worker.daemon import Daemon
 from worker.ledger import store
 from worker.ledger.lease import LeaseKeeper, Leases, LostLeaseError, StoppingError
+from worker.loops import Loop
+from worker.rescuer import ForeignDeploymentError
 from worker.telemetry import Telemetry
 
 EXECUTORS = 2
@@ -188,9 +190,17 @@ class Cluster:
         process.farewells.append(lambda: self._stop(process, daemon, app))
         for loop in daemon._loops:
             if loop.name != "sink-checks":
-                self.world.spawn(process, loop.name, loop._run)
+                self.world.spawn(process, loop.name, functools.partial(self._loop, process, loop))
         for number in range(EXECUTORS):
             self.world.spawn(process, f"worker{number}", lambda: self._work(process, app))
+
+    def _loop(self, process: Process, loop: Loop) -> None:
+        """Run a loop; when it dies as it may, the watchdog ends the process."""
+        try:
+            loop._run()
+        except ForeignDeploymentError:
+            self.world.tell("works for another deployment now: the watchdog ends it")
+            self.world.kill(process)
 
     def _stop(self, process: Process, daemon: Daemon, app: wiring.App) -> None:
         daemon._end_loops()
@@ -264,5 +274,3 @@ class Chronicle:
 
     def debug(self, event: str, **fields: object) -> None:
         """Leave out what is told for developers."""
-
-

@@ -3,7 +3,7 @@
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -51,6 +51,10 @@ class Outcome:
     struck: Counter[str]
     steps: int
 
+    def brief(self) -> "Outcome":
+        """Leave out what can be had again by repeating the run."""
+        return replace(self, choices=(), timeline=())
+
 
 def run(client: Any, seed: int, script: Sequence[int] | None = None) -> Outcome:
     """Let a world be, on an empty Redis of its own."""
@@ -59,11 +63,11 @@ def run(client: Any, seed: int, script: Sequence[int] | None = None) -> Outcome:
         chance,
         strength=(0.5, 1.0, 1.5, 3.0)[chance.pick(4)],
         left=3 + chance.pick(12),
-        restarts=chance.strikes(0.4),
+        restarts=chance.strikes(0.5),
     )
     world = World(chance)
-    appendonly = not chance.strikes(0.3)
-    lag = (1.0, 5.0, 60.0)[chance.pick(3)]
+    appendonly = not chance.strikes(0.4)
+    lag = (1.0, 2.0)[chance.pick(2)] if appendonly else (5.0, 60.0, 600.0)[chance.pick(3)]
     server = Server(client, world, weather, appendonly=appendonly, lag=lag)
     account = Account(
         world,
@@ -77,7 +81,7 @@ def run(client: Any, seed: int, script: Sequence[int] | None = None) -> Outcome:
     shelves = [Shelf(name, world, weather) for name in ("left", "right")]
     cluster = Cluster(
         world=world,
-        config=_configure(exclusive=exclusive, delete=chance.strikes(0.2)),
+        config=_configure(exclusive=exclusive, delete=chance.strikes(0.2) and appendonly),
         server=server,
         account=account,
         shelves=shelves,
@@ -145,7 +149,9 @@ def _produce(world: World, server: Server, lanes: Sequence[str], names: Sequence
 
 
 def _is_settled(client: Any, lanes: Sequence[str]) -> bool:
-    return not any(client.xlen(f"batchmill:{{{lane}}}:prompts") or client.zcard(f"batchmill:{{{lane}}}:due") for lane in lanes)
+    return not any(
+        client.xlen(f"batchmill:{{{lane}}}:prompts") or client.zcard(f"batchmill:{{{lane}}}:due") for lane in lanes
+    )
 
 
 def _what_is_left(client: Any, lanes: Sequence[str]) -> str:

@@ -22,6 +22,8 @@ OURS, DISK = 0, 1
 CLOCK, LIFE = "world:clock", "world:life"
 DOWN_SECONDS = 40.0
 LONGEST_FREEZE = 700.0
+LONGEST_TIMEOUT = 90.0
+"""A caller may be frozen while it waits, and find its lease gone."""
 
 IDLE = frozenset({"claim", "describe", "mark"})
 MATTERS = 5.0
@@ -128,7 +130,9 @@ class Server:
     def add(self, lane: str, fields: dict[str, str]) -> str:
         """XADD as a producer does who waits until it is on disk."""
         self.tell_time()
-        entry_id: bytes = self.client.xadd(f"batchmill:{{{lane}}}:prompts", fields, id=f"{int(self.world.now * 1000)}-*")
+        entry_id: bytes = self.client.xadd(
+            f"batchmill:{{{lane}}}:prompts", fields, id=f"{int(self.world.now * 1000)}-*"
+        )
         self.sync()
         return entry_id.decode()
 
@@ -219,7 +223,7 @@ class WorldStore(Store):
         elif fault == "lost":
             world.tell("a command of Redis is lost")
         if not server.up or fault in ("late", "lost"):
-            world.wait(None, 1.0)
+            world.wait(None, world.chance.between(1.0, LONGEST_TIMEOUT))
             raise LedgerUnavailableError("Redis cannot be reached (in this world)")
         answer = self._ask(ask)
         disturb(world, server.weather, self._process, weight)

@@ -9,12 +9,14 @@ STORM_SECONDS = 1500.0
 """After so long nothing fails any more: what is not settled by itself then is stuck."""
 
 ANYWHERE = {"kill": 0.2, "freeze": 0.1, "stop": 0.03}
-REDIS = {"lost": 0.1, "reply_lost": 0.2, "late": 0.15, "down": 0.02, "restart": 0.1}
+REDIS = {"lost": 0.1, "reply_lost": 0.2, "late": 0.15, "down": 0.02, "restart": 0.2}
 POST = {
     "reply_lost": 14.0,
     "late": 10.0,
     "vanishes": 8.0,
     "500_after": 6.0,
+    "409_after": 3.0,
+    "garbled": 3.0,
     "500_before": 4.0,
     "529": 5.0,
     "429": 4.0,

@@ -177,4 +177,3 @@ class World:
         moments = [max(task.wake_at, task.process.frozen_until) for task in self._tasks]
         moments += [self._later[0][0]] if self._later else []
         self.now = max(self.now, min(moments, default=self.now + 1.0))
-

@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 import redis
 
-from worker.ledger.store import LedgerRefusedError, ServerFacts, Store
+from worker.ledger.store import LedgerRefusedError, LedgerUnavailableError, ServerFacts, Store
 
 WAIT_MS = 2_000
 HONEST_WAITAOF = (8, 0)
 """Redis before 8.0, and Valkey up to 9.1 (measured), confirm WAITAOF without an fsync under everysec."""
 
 
-class NotDurableError(Exception):
+class NotDurableError(LedgerUnavailableError):
     """The intent could not be made durable. The POST is given up before its last byte; the batch is tried again."""
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from worker.ledger.batches import Durably
 from worker.ledger.store import MIN_VERSION, LedgerRefusedError, ServerFacts, Store
 
 SCHEMA = "1"
@@ -47,6 +48,11 @@ class Deployment:
         """Set fields of the deployment's record; an empty value deletes one."""
         pairs = [word for name, value in fields.items() for word in (name, value)]
         self.store.run("mark", hash=self.store.keys.deployment, unless="", tail=pairs)
+
+    def sync(self, durably: Durably, *, at: float) -> None:
+        """Bring everything that was written before onto the disk; raises NotDurableError when it may not be there."""
+        key = self.store.keys.deployment
+        durably(lambda client: self.store.say("mark", on=client, hash=key, unless="", tail=["synced_at", repr(at)]))
 
     def recall(self, name: str) -> str | None:
         """Return one field of the deployment's record."""
