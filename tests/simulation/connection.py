@@ -141,7 +141,7 @@ class WorldConnection:
         return None if fault is None else self._answer(int(fault), _error("api_error", "not now"))
 
     def _refusal(self, status: int, named: int) -> Answer:
-        if status == 402:  # noqa: PLR2004 - HTTP's own number
+        if status == 402:
             self._account.trouble()
         at = self._world.chance.pick(named) if named else 0
         message = f"requests.{at}: is not nice" if named else "something is wrong"
@@ -190,5 +190,5 @@ def _error(kind: str, message: str) -> dict[str, object]:
 
 
 def _failure(status: int) -> Answer:
-    kind = "overloaded_error" if status == 529 else "api_error"  # noqa: PLR2004 - the API's own number
+    kind = "overloaded_error" if status == 529 else "api_error"
     return Answer(status, {}, msgspec.json.encode(_error(kind, "not now")))

@@ -12,7 +12,7 @@ from typing import Any
 import connection
 import server
 
-from worker import deliveries, drainer, reconciler, recovery, submitter
+from worker import drainer, reconciler, recovery, submitter
 from worker.batches_api import (
     ApiError,
     BatchesApi,
@@ -25,12 +25,14 @@ from worker.batches_api import (
     withheld,
 )
 from worker.batches_api.listing import walk_down
-from worker.core import errors
+from worker.batches_api.wire import NoAnswer
+from worker.core import errors, reconcile
 from worker.core.account import Account
 from worker.core.lifecycle import Event
 from worker.ledger.barrier import WaitAofBarrier
 from worker.ledger.batches import NEVER, Batches
 from worker.ledger.scripts import Script
+from worker.readings import first_token
 
 Exchange = tuple[Any, str, Any]
 
@@ -42,6 +44,8 @@ class Mutation:
     name: str
     exchanges: Sequence[Exchange] = ()
     lua: Sequence[tuple[str, str, str]] = ()
+    first: int = 0
+    """Where to begin the search, so that a rare one is found soon; it has to be found within some hundred seeds."""
 
     @contextlib.contextmanager
     def planted(self) -> Iterator[None]:
@@ -111,7 +115,7 @@ def _count_from_sealing(self: Any, batch: Any, claim: Any) -> None:
     _reconcile(self, replace(batch, doubt_at=batch.sealed_at), claim)
 
 
-_conclude = reconciler.conclude
+_conclude = reconcile.conclude
 
 
 def _as_if_exclusive(batch: Any, listed: Any, **named: Any) -> Any:
@@ -139,10 +143,15 @@ _connect = connection.WorldConnection.create
 def _client_retries(self: Any, body: Any, nbytes: int) -> Any:
     received: list[Any] = []
     receive = self._receive
-    self._receive = lambda *args: received.append(receive(*args)) or received[-1]
+
+    def remember(*sent: Any) -> Any:
+        received.append(receive(*sent))
+        return received[-1]
+
+    self._receive = remember
     try:
         return _connect(self, body, nbytes)
-    except connection.NoAnswer:
+    except NoAnswer:
         if received:
             self._account.commit(received[-1])
         raise
@@ -159,7 +168,7 @@ def _some_may_be_open(self: Any, since: float) -> Any:
     listing = self._api.newer_than(None, not_before=since - 90_000)
     owned = self._ledger.batches.owners([one.id for one in listing.batches], self._ledger.deployment.lanes())
     ended = [one for one in listing.batches if one.status == "ended" and one.id not in owned]
-    found = [(recovery.first_token(self._api, one.id), one) for one in ended]
+    found = [(first_token(self._api, one.id), one) for one in ended]
     return [(token, one) for token, one in found if token is not None and token.deployment == self._deployment]
 
 
@@ -188,6 +197,11 @@ def _delete_first(self: Any, batch: Any, *others: Any) -> None:
     _settle(self, batch, *others)
 
 
+class _Patient(submitter.Intent):
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named | {"good_for": inf})
+
+
 ALL_COMPLETE = property(lambda _: True)
 
 MUTATIONS = (
@@ -212,7 +226,7 @@ MUTATIONS = (
     Mutation("the intent is not durable", [(WaitAofBarrier, "durably", lambda _, write: write(None))]),
     Mutation(
         "a frozen process sends its last byte",
-        [(withheld, "_STALE_AFTER", inf), (submitter, "Intent", lambda **named: _Patient(**named))],
+        [(withheld, "_STALE_AFTER", inf), (submitter, "Intent", _Patient)],
     ),
     Mutation("any intent on record is taken for ours", [(submitter.Submitter, "_withdraw", _any_intent_is_ours)]),
     Mutation("a commit is noted before it is made", [(drainer.Drainer, "_commit", _note_first)]),
@@ -242,11 +256,3 @@ MUTATIONS = (
     ),
     Mutation("recovery does not wait for open batches", [(recovery.Recovery, "_unknown", _some_may_be_open)]),
 )
-
-
-class _Patient(submitter.Intent):
-    def __init__(self, **named: Any) -> None:
-        super().__init__(**named | {"good_for": inf})
-
-
-__all__ = ["MUTATIONS", "Mutation", "deliveries"]

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 import dramatiq
 from account import Account
@@ -88,7 +88,7 @@ class WorldKeeper(LeaseKeeper):
         self._leases = leases
         self._mine = claim
 
-    def __enter__(self) -> "WorldKeeper":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -113,7 +113,7 @@ class Knocks(dramatiq.Broker):
         """Have every queue."""
         self.queues[queue_name] = []
 
-    def enqueue(self, message: Any, *, delay: int | None = None) -> Any:
+    def enqueue(self, message: Any, *, delay: int | None = None) -> Any:  # noqa: ARG002 - dramatiq's signature
         """Send a knock."""
         self._post.send(message)
         return message

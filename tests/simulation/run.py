@@ -1,8 +1,9 @@
 """One run: a deployment in a storm, then calm, then the verdict. A seed, or a script of choices, repeats it exactly."""
 
+import re
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -12,12 +13,16 @@ import msgspec
 from account import Account
 from chance import Chance
 from replicas import Cluster, KnockPost
-from server import CLOCK, LIFE, Server
+from server import Server
 from sinks import Shelf
 from weather import STORM_SECONDS, Weather
 from world import EPOCH, Process, World
 
 from worker.config import Config, load_config
+
+IN_FLIGHT = "batchmill:in_flight"
+MAY_STAY = re.compile(r"batchmill:(deployment|lanes|waiting|\{\w+\}:(lane|prompts|dead))")
+"""Keys that live as long as their deployment or lane; everything else has an end of life."""
 
 HORIZON = 300.0
 MOST_STEPS = 60_000
@@ -113,7 +118,8 @@ def run(client: Any, seed: int, script: Sequence[int] | None = None) -> Outcome:
             if not over or not settled():
                 world.violated(f"stuck: {_what_is_left(client, lanes)}")
             else:
-                _judge(world, names, shelves, account)
+                for wrong in _judge(client, names, shelves, account):
+                    world.violated(wrong)
         world.end()
     return Outcome(
         seed, tuple(world.violations), tuple(chance.taken), tuple(world.timeline), Counter(weather.struck), world.steps
@@ -149,8 +155,11 @@ def _produce(world: World, server: Server, lanes: Sequence[str], names: Sequence
 
 
 def _is_settled(client: Any, lanes: Sequence[str]) -> bool:
-    return not any(
-        client.xlen(f"batchmill:{{{lane}}}:prompts") or client.zcard(f"batchmill:{{{lane}}}:due") for lane in lanes
+    waiting = any(client.xlen(f"batchmill:{{{lane}}}:prompts") for lane in lanes)
+    return (
+        not waiting
+        and not any(client.exists(f"batchmill:{{{lane}}}:due") for lane in lanes)
+        and not client.exists(IN_FLIGHT)
     )
 
 
@@ -164,24 +173,19 @@ def _what_is_left(client: Any, lanes: Sequence[str]) -> str:
     return "; ".join(left)
 
 
-def _judge(world: World, names: Sequence[str], shelves: Sequence[Shelf], account: Account) -> None:
+def _judge(client: Any, names: Sequence[str], shelves: Sequence[Shelf], account: Account) -> Iterator[str]:
+    """Say what is wrong with a world in which everything is settled."""
     for shelf in shelves:
-        missing = set(names) - set(shelf.owners)
-        if missing:
-            world.violated(f"{shelf.name} has no row of {' '.join(sorted(missing))}")
-        strangers = set(shelf.owners) - set(names)
-        if strangers:
-            world.violated(f"{shelf.name} has rows of strangers")
-    twice = [name for name, times in account.times_paid().items() if times > 1]
-    if twice:
-        world.violated(f"paid twice for {' '.join(twice)}")
-    leftovers = _keys_left_over(world, shelves, account)
-    if leftovers:
-        world.violated(f"keys left over: {' '.join(leftovers)}")
+        if missing := set(names) - set(shelf.owners):
+            yield f"{shelf.name} has no row of {' '.join(sorted(missing))}"
+        if set(shelf.owners) - set(names):
+            yield f"{shelf.name} has rows of strangers"
+    if twice := [name for name, times in account.times_paid().items() if times > 1]:
+        yield f"paid twice for {' '.join(twice)}"
+    if immortal := sorted(key for key in _keys(client) if not MAY_STAY.fullmatch(key) and client.ttl(key) < 0):
+        yield f"keys left over: {' '.join(immortal)}"
 
 
-def _keys_left_over(world: World, shelves: Sequence[Shelf], account: Account) -> list[str]:
-    return []
-
-
-__all__ = ["CLOCK", "LIFE", "Outcome", "run"]
+def _keys(client: Any) -> Iterator[str]:
+    for key in client.scan_iter("batchmill:*"):
+        yield key.decode()

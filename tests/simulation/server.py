@@ -169,7 +169,7 @@ class WorldStore(Store):
             return self._reach(lambda: {"run_id": f"life{self._server.life}"})
         return super().read(command, *args, **options)
 
-    def write(self, command: str, *args: Any, on: Any = None, **options: Any) -> Any:
+    def write(self, command: str, *args: Any, on: Any = None, **options: Any) -> Any:  # noqa: ARG002 - its signature
         """Send a command; the one that waits for the disk is answered by the world's."""
         if command == "execute_command" and args[0] == "WAITAOF":
 

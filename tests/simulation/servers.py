@@ -1,6 +1,5 @@
 """A real Redis of this process's own, on a socket in a temporary folder; nothing of it is kept."""
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -38,7 +37,7 @@ def own_redis() -> Iterator[Any]:
             "--appendonly",
             "no",
         ]
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, preexec_fn=os.setpgrp)
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, process_group=0)
         try:
             client = redis.Redis(unix_socket_path=str(socket))
             _await(client, process)

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from mutations import MUTATIONS
@@ -62,15 +62,14 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 def _show(asked: argparse.Namespace) -> int:
     with own_redis() as client, _planted(asked.bug):
-        if asked.play:
-            outcome = run(client, 0, json.loads(asked.play.read_text()))
-        else:
-            outcome = run(client, asked.seed)
+        outcome = run(client, asked.seed or 0, json.loads(asked.play.read_text()) if asked.play else None)
         if asked.shrink and outcome.violations:
             kind = _kind(outcome)
             script = shrink(outcome.choices, lambda choices: _kind(run(client, asked.seed, choices)) == kind)
             outcome = run(client, asked.seed, script)
-            print(f"{sum(1 for choice in script if choice)} choices of {len(script)} are not harmless")
+            print(f"choices that are not harmless: {len(script) - script.count(0)} of {len(script)}")
+            if asked.play is None:
+                Path(f"seed-{asked.seed}.json").write_text(json.dumps(script))
     print("\n".join(outcome.timeline))
     print(*outcome.violations or ["no promise was broken"], sep="\n")
     return 1 if outcome.violations else 0
@@ -93,11 +92,10 @@ def _run_chunk(seeds: range, bug: str) -> list[Outcome]:
         return [run(client, seed).brief() for seed in seeds]
 
 
-def _planted(bug: str) -> "nullcontext[None]":
+def _planted(bug: str) -> AbstractContextManager[None]:
     if not bug:
         return nullcontext()
-    mutation = next(mutation for mutation in MUTATIONS if bug in mutation.name)
-    return mutation.planted()  # type: ignore[return-value]
+    return next(mutation for mutation in MUTATIONS if bug in mutation.name).planted()
 
 
 if __name__ == "__main__":
