@@ -16,7 +16,7 @@ BLIND = next(bug for bug in MUTATIONS if bug.name == "a lost answer is sent agai
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_no_promise_is_broken(client: Any, chunk: int) -> None:
-    """Whatever is killed, frozen, lost, late, doubled or rolled back: every prompt has its row and was paid for once."""
+    """Whatever is killed, frozen, lost, late or rolled back: every prompt has its row, and was paid for once."""
     for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
         outcome = run(client, seed)
         assert outcome.violations == (), f"python tests/simulation/simulate.py --seed {seed} --shrink"
