@@ -80,13 +80,13 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
     Raises the ledger's errors when Redis is out of reach or unfit, SinkSettingsError for a sink that cannot work.
     """
     stopping = threading.Event()
-    ledger = Ledger.over(Store.connect(url, config.redis.prefix))
+    ledger = Ledger.over(Store.connect(url, config.redis.prefix, access=config.redis.access))
     facts = ledger.deployment.check_server()
     deployment = ledger.deployment.enter(spell(clock.random_bytes(4))[:DEPLOYMENT_LENGTH].ljust(DEPLOYMENT_LENGTH, "a"))
     ledger.deployment.note(dedupe_ttl=str(int(config.intake.dedupe_ttl)), intake_max_bytes=str(config.intake.max_bytes))
     owner = spell(clock.random_bytes(UID_BYTES))
     barrier = choose_barrier(config.redis.barrier, store=ledger.store, facts=facts, owner=owner, wait=clock.sleep)
-    broker = KnockBroker(url=url, prefix=config.redis.prefix)
+    broker = KnockBroker(url=url, prefix=config.redis.prefix, access=config.redis.access)
     sinks = {name: build_sink(name, settings) for name, settings in config.sinks.items()}
     parking = Parking(config=config, ledger=ledger, telemetry=telemetry, clock=clock)
     api, recovery, steps = None, None, {}

@@ -30,7 +30,7 @@ def look_at_redis(config: "Config") -> Iterator[Finding]:
     where = redact_url(config.redis.url) or f"embedded in {config.redis.directory}"
     store = None
     try:
-        store = Store.connect(url, config.redis.prefix)
+        store = Store.connect(url, config.redis.prefix, access=config.redis.access)
         facts = Ledger.over(store).deployment.check_server()
         version = ".".join(map(str, facts.version))
         yield ok("Redis", f"{where}: {facts.name} {version}")
