@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from certificates import Issued
 
 ROOT = Path(__file__).parents[2]
 ADMIN = "s3curity-admin"
+CLOSED = "user default off ~* &* +@all"
 QUICK = {
     "http.port": "0",
     "lanes.default.max_age": "100ms",
@@ -51,6 +53,18 @@ def params(text: str = "hello") -> str:
     return json.dumps({"model": "claude-haiku-4-5", "max_tokens": 64, "messages": [message]})
 
 
+def free_port() -> int:
+    """Return a port nobody listens on, below those that outgoing connections take for themselves."""
+    for port in range(20_000 + os.getpid() * 41 % 10_000, 32_000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no port is free")
+
+
 def need(program: str) -> str:
     """Return the path of a program; skips without it, except in CI."""
     found = shutil.which(program)
@@ -67,12 +81,21 @@ class GuardedRedis:
     The test itself comes in by a socket, as an administrator.
     """
 
-    def __init__(self, folder: Path, port: int, *, acl: str = "", issued: Issued | None = None, ca: Path | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        acl: str = "",
+        default: str = CLOSED,
+        issued: Issued | None = None,
+        ca: Path | None = None,
+    ) -> None:
+        port = free_port()
         self.url = f"{'rediss' if issued else 'redis'}://127.0.0.1:{port}/0"
         folder.mkdir()
         self._folder = folder
         rules = folder / "users.acl"
-        rules.write_text(f"user default off\nuser admin on >{ADMIN} ~* &* +@all\n{acl}", "utf-8")
+        rules.write_text(f"{default}\nuser admin on >{ADMIN} ~* &* +@all\n{acl}", "utf-8")
         self._words = [need("redis-server"), "--bind", "127.0.0.1", "--port", "0" if issued else str(port)]
         self._words += ["--unixsocket", "r.sock", "--dir", str(folder), "--save", "", "--appendonly", "yes"]
         self._words += ["--aclfile", str(rules)]
@@ -111,9 +134,9 @@ class GuardedRedis:
 
 
 @contextmanager
-def guarded_redis(folder: Path, port: int, **options: Any) -> Iterator[GuardedRedis]:
+def guarded_redis(folder: Path, **options: Any) -> Iterator[GuardedRedis]:
     """Run such a server."""
-    server = GuardedRedis(folder, port, **options)
+    server = GuardedRedis(folder, **options)
     try:
         server.start()
         yield server
