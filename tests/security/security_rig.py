@@ -89,6 +89,7 @@ class GuardedRedis:
         default: str = CLOSED,
         issued: Issued | None = None,
         ca: Path | None = None,
+        clients: str = "optional",
     ) -> None:
         port = free_port()
         self.url = f"{'rediss' if issued else 'redis'}://127.0.0.1:{port}/0"
@@ -102,7 +103,7 @@ class GuardedRedis:
         if issued:
             self._words += ["--tls-port", str(port), "--tls-cert-file", str(issued.certificate)]
             self._words += ["--tls-key-file", str(issued.key), "--tls-ca-cert-file", str(ca or issued.certificate)]
-            self._words += ["--tls-auth-clients", "optional"]
+            self._words += ["--tls-auth-clients", clients]
         self._process: subprocess.Popen[bytes] | None = None
         self.admin: Any = redis.Redis(unix_socket_path=str(folder / "r.sock"), username="admin", password=ADMIN)
 
