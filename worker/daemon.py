@@ -65,6 +65,8 @@ class Daemon:
         self._prepare_metrics()
         app.telemetry.registry.register(self._gauges)
         port = self._http.start()
+        if self._http.closes_status:
+            app.telemetry.warning("http.status_closed", hint="set http.token_file, or ask `batchmill status` instead")
         app.rescuer.step()
         for loop in self._loops:
             loop.thread.start()
