@@ -15,6 +15,8 @@ from dramatiq.errors import ConnectionClosed
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from worker.config import FROM_URL, RedisAccess
+
 HEARTBEAT_MS = 15_000
 DEAD_WORKER_MS = 120_000
 _TROUBLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
@@ -56,9 +58,14 @@ class KnockBroker(RedisBroker):
     `tidy` drops them by name instead, since their batches come due again anyway.
     """
 
-    def __init__(self, *, url: str, prefix: str) -> None:
+    def __init__(self, *, url: str, prefix: str, access: RedisAccess = FROM_URL) -> None:
         client = redis.Redis.from_url(
-            url, retry=Retry(NoBackoff(), 0), socket_timeout=5.0, socket_connect_timeout=2.0, health_check_interval=30
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=5.0,
+            socket_connect_timeout=2.0,
+            health_check_interval=30,
+            **access.options(url),
         )
         super().__init__(
             client=client,

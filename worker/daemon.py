@@ -39,7 +39,6 @@ class Daemon:
         self._loops.append(self._loop("sink-checks", self._check_sinks))
         app.knocks.followed = self._look_again
         self._sink_problems: dict[str, str] = {}
-        token = app.config.http.token_file
         threading.excepthook = self._thread_died
         self._http = OpsServer(
             bind=app.config.http.bind,
@@ -48,7 +47,7 @@ class Daemon:
             ready=self.ready,
             status=self.status,
             registry=app.telemetry.registry,
-            token=_read_token(token),
+            token=app.config.http.token.reveal() or None,
             tell=app.telemetry.warning,
         )
         self._gauges = LedgerGauges(
@@ -66,6 +65,8 @@ class Daemon:
         self._prepare_metrics()
         app.telemetry.registry.register(self._gauges)
         port = self._http.start()
+        if self._http.closes_status:
+            app.telemetry.warning("http.status_closed", hint="set http.token_file, or ask `batchmill status` instead")
         app.rescuer.step()
         for loop in self._loops:
             loop.thread.start()
@@ -210,10 +211,3 @@ class Daemon:
         if lanes != self._prepared:
             self._app.telemetry.prepare(lanes, self._app.config.sinks)
             self._prepared = lanes
-
-
-def _read_token(path: str) -> str | None:
-    if not path:
-        return None
-    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - the one small read of this module
-        return file.read().strip() or None

@@ -1,13 +1,15 @@
 """The ops endpoints: is it alive, is it ready, its metrics, its status. Read-only, and no prompt is ever behind them.
 
 `/livez`, `/readyz` and `/metrics` are open to whoever reaches the port: orchestrators and Prometheus send no token.
-`/statusz` names lanes and batches: on an address that others can reach it asks for the bearer token, if one is set.
+`/statusz` names lanes and batches: on an address that others can reach it asks for the bearer token, and without one
+it is closed. No client may hold more than its share: of connections, of time, of bytes.
 On loopback nobody else can connect but a web page can, through the browser of a person on this machine, by naming its
 own host after 127.0.0.1: there, requests for any other host than this machine are refused.
 """
 
 import contextlib
 import hmac
+import io
 import ipaddress
 import socket
 import socketserver
@@ -18,14 +20,22 @@ from dataclasses import dataclass, field
 from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import prometheus_client
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics import exposition as openmetrics
 
+from worker.clock import Clock
+
 REQUEST_TIMEOUT = 10.0
+"""Seconds for a whole request, however slowly it drips."""
+
+MOST_REQUEST_BYTES = 128 * 1024
+MOST_CONNECTIONS = 64
+"""At the same time; beyond it the newest is hung up on, since a probe asks again and threads cost memory."""
+
 _TEXT = "text/plain; charset=utf-8"
 _JSON = "application/json"
 _HTML = "text/html; charset=utf-8"
@@ -102,6 +112,11 @@ class OpsServer:
         self._thread.start()
         return self._server.server_port
 
+    @property
+    def closes_status(self) -> bool:
+        """Whether `/statusz` is closed to everybody: others can reach the address, and no token is set."""
+        return not self._loopback and not self._token
+
     def stop(self) -> None:
         """Stop listening. Requests under way are left to their own threads; a second call does nothing."""
         if self._server is None or self._thread is None:
@@ -118,6 +133,8 @@ class OpsServer:
         route = path.partition("?")[0]
         if route not in self._routes:
             return _plain(HTTPStatus.NOT_FOUND, "not found")
+        if route == "/statusz" and self.closes_status:
+            return _plain(HTTPStatus.FORBIDDEN, "beyond loopback this needs http.token_file to be set")
         if route == "/statusz" and not self._may_see_status(headers.get("Authorization") or ""):
             return _plain(HTTPStatus.UNAUTHORIZED, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
         try:
@@ -132,11 +149,11 @@ class OpsServer:
             self._tell("http.failed", path=path, error_type=type(error).__name__, exc_info=error)
 
     def _may_see_status(self, authorization: str) -> bool:
-        if self._loopback or not self._token:
+        if self._loopback:
             return True
         scheme, _, given = authorization.partition(" ")
         # Headers arrive as Latin-1, whatever bytes they were.
-        same = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token.encode())
+        same = hmac.compare_digest(given.strip().encode("latin-1", "replace"), (self._token or "").encode())
         return same and scheme.lower() == "bearer"
 
 
@@ -149,7 +166,28 @@ class _Server(ThreadingHTTPServer):
         self.address_family, _, _, _, address = found[0]
         self.loopback = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
         self.ops = ops
+        self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
         super().__init__((str(address[0]), port), _Handler)
+
+    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
+        """Hand a connection to a thread of its own, while there is a place for it."""
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._places.release()
+            raise
+
+    def process_request_thread(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
+    ) -> None:
+        """Answer, on that thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
     def server_bind(self) -> None:
         """Bind without asking DNS for our own name, as the standard library would."""
@@ -173,6 +211,11 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     default_request_version = "HTTP/1.0"  # else what is no HTTP is answered as HTTP/0.9, without a status
 
+    def setup(self) -> None:
+        """Read through a limit: the standard library's timeout is for each piece, and a piece may be a byte."""
+        super().setup()
+        self.rfile = io.BufferedReader(_Limited(self.connection, self.timeout))
+
     def do_GET(self) -> None:  # the standard library's name
         self._send(self.server.ops.answer(self.path, self.headers))
 
@@ -192,6 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, answer: _Answer) -> None:
         self.close_connection = True
+        self.connection.settimeout(self.timeout)
         self.send_response(answer.status)
         for name, value in {
             "Content-Type": answer.kind,
@@ -205,6 +249,30 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer.body)
+
+
+class _Limited(io.RawIOBase):
+    """The bytes of one request, as long as they are few and come soon. Raises TimeoutError, ConnectionError."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection = connection
+        self._clock = Clock()
+        self._give_up_at = self._clock.monotonic() + seconds
+        self._left = MOST_REQUEST_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._give_up_at - self._clock.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if self._left <= 0:
+            raise ConnectionAbortedError
+        self._connection.settimeout(left)
+        count = self._connection.recv_into(buffer)
+        self._left -= count
+        return count
 
 
 def _plain(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> _Answer:

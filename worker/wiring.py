@@ -80,7 +80,7 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
     Raises the ledger's errors when Redis is out of reach or unfit, SinkSettingsError for a sink that cannot work.
     """
     stopping = threading.Event()
-    ledger = Ledger.over(Store.connect(url, config.redis.prefix))
+    ledger = Ledger.over(Store.connect(url, config.redis.prefix, access=config.redis.access))
     facts = ledger.deployment.check_server()
     new_id = spell(clock.random_bytes(4))[:DEPLOYMENT_LENGTH].ljust(DEPLOYMENT_LENGTH, "a")
     deployment = ledger.deployment.enter(new_id)
@@ -90,7 +90,7 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
     if deployment == new_id:
         # were it forgotten, another process would invent another one and take the results of this one for a stranger's
         ledger.deployment.sync(barrier.durably, at=clock.now())
-    broker = KnockBroker(url=url, prefix=config.redis.prefix)
+    broker = KnockBroker(url=url, prefix=config.redis.prefix, access=config.redis.access)
     sinks = {name: build_sink(name, settings) for name, settings in config.sinks.items()}
     parking = Parking(config=config, ledger=ledger, telemetry=telemetry, clock=clock)
     api, recovery, steps = None, None, {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 
 from worker.cli.check import Finding, fail, ok, warn
 from worker.cli.reach import running_embedded
@@ -30,11 +31,13 @@ def look_at_redis(config: "Config") -> Iterator[Finding]:
     where = redact_url(config.redis.url) or f"embedded in {config.redis.directory}"
     store = None
     try:
-        store = Store.connect(url, config.redis.prefix)
+        store = Store.connect(url, config.redis.prefix, access=config.redis.access)
         facts = Ledger.over(store).deployment.check_server()
         version = ".".join(map(str, facts.version))
         yield ok("Redis", f"{where}: {facts.name} {version}")
         yield from _settings(config, facts)
+        yield from _default_user(store, facts)
+        yield from _verified(config)
         yield _barrier(config, store, facts)
     except (LedgerUnavailableError, LedgerRefusedError) as error:
         yield fail("Redis", f"{where}: {error}", "is redis.url right, and does the server run?", EX_UNAVAILABLE)
@@ -67,6 +70,27 @@ def _settings(config: "Config", facts: "ServerFacts") -> Iterator[Finding]:
         yield warn("memory", told, hint)
     else:
         yield ok("memory", f"{limit} bytes" if limit else "unlimited")
+
+
+def _default_user(store: Store, facts: "ServerFacts") -> Iterator[Finding]:
+    """Warn of a restart that would lose data: some servers read their append-only file with the default user's rights.
+
+    Seen on Redis 7.0.15; what scripts have written stands there as transactions, and of these nothing is left.
+    """
+    try:
+        user = store.read("acl_getuser", "default")
+    except (LedgerRefusedError, LedgerUnavailableError):
+        return  # we have no right to ask
+    if facts.appendonly and user is not None and "+@all" not in user["categories"]:
+        hint = "switch it off by `user default off resetpass ~* &* +@all`: off is enough"
+        yield fail("default user", "without its rights a restart of Redis may lose what scripts have written", hint)
+
+
+def _verified(config: "Config") -> Iterator[Finding]:
+    query = parse_qs(urlsplit(config.redis.url).query)
+    if "none" in query.get("ssl_cert_reqs", []) or "false" in query.get("ssl_check_hostname", []):
+        hint = "name its authority in redis.tls_ca_file, and leave ssl_… out of redis.url"
+        yield warn("TLS", "redis.url lets anybody pass for this server", hint)
 
 
 def _barrier(config: "Config", store: Store, facts: "ServerFacts") -> Finding:

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             file = sys.stdin.buffer if args.file == "-" else stack.enter_context(Path(args.file).open("rb"))
         except OSError as error:
             return complain(f"{args.file}: {error.strerror}", EX_USAGE)
-        producer = stack.enter_context(Producer(url, args.lane, prefix=config.redis.prefix))
+        producer = stack.enter_context(Producer(url, args.lane, prefix=config.redis.prefix, access=config.redis.access))
         tally = Tally(tell=lambda text: print(text, file=sys.stderr))
         advance = stack.enter_context(_progress(file))
         status = _enqueue(producer, tally, tally.follow(file, advance), math.inf if args.wait else 0.0)

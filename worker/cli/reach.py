@@ -57,7 +57,7 @@ def reach(args: argparse.Namespace) -> Iterator[Reached]:
     config = need_config(args)
     url = find_url(config)
     with trouble_told(url):
-        store = Store.connect(url, config.redis.prefix)
+        store = Store.connect(url, config.redis.prefix, access=config.redis.access)
         try:
             yield Reached(config, Ledger.over(store))
         finally:

@@ -205,10 +205,10 @@ def _embedded(config: "Config", telemetry: Any, stack: contextlib.ExitStack) -> 
 
 def _secrets(config: "Config") -> list[str]:
     """Return what must never be logged, beyond what looks like a secret by itself."""
-    from urllib.parse import urlsplit
+    from worker.config import passwords_in
 
-    secrets = [config.anthropic.api_key.reveal(), urlsplit(config.redis.url).password or ""]
-    return [secret for secret in secrets if secret]
+    kept = (config.anthropic.api_key, config.redis.password, config.http.token)
+    return [secret.reveal() for secret in kept if secret] + passwords_in(config.redis.url)
 
 
 def _roles(text: str) -> tuple[str, ...]:

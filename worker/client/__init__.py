@@ -2,9 +2,12 @@
 
 with Producer("redis://127.0.0.1:6379/0") as producer:
     producer.enqueue({"model": "…", "max_tokens": 1024, "messages": […]}, id="order-42")
+
+`Producer(url, access=RedisAccess(username=…, password=…, tls_ca_file=…))` keeps secrets out of the URL.
 """
 
 from worker.client.outcomes import Fate, Outcome, QueueFull, Summary, Unreachable
 from worker.client.producer import Producer
+from worker.config import RedisAccess
 
-__all__ = ["Fate", "Outcome", "Producer", "QueueFull", "Summary", "Unreachable"]
+__all__ = ["Fate", "Outcome", "Producer", "QueueFull", "RedisAccess", "Summary", "Unreachable"]

@@ -9,6 +9,7 @@ from typing import Any, Self
 from worker.client.outcomes import Fate, Outcome, QueueFull, Summary, Unreachable
 from worker.client.spelling import Spelled, spell, spell_or_refuse
 from worker.clock import Clock
+from worker.config import FROM_URL, RedisAccess
 from worker.core.names import is_lane_name
 from worker.ledger.deployment import Deployment
 from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError, Store, Value
@@ -27,19 +28,25 @@ ROOM_PAUSE = 0.5
 
 
 class Producer:
-    """Enqueues prompts into one lane; may be shared by threads.
+    """Enqueues prompts into one lane; may be shared by threads. `access` holds what the URL should not say.
 
     Raises ValueError for an impossible lane name. Nothing is sent before the first prompt.
     """
 
     def __init__(
-        self, redis_url: str, lane: str = "default", *, prefix: str = "batchmill:", clock: Clock | None = None
+        self,
+        redis_url: str,
+        lane: str = "default",
+        *,
+        prefix: str = "batchmill:",
+        access: RedisAccess = FROM_URL,
+        clock: Clock | None = None,
     ) -> None:
         if not is_lane_name(lane):
             raise ValueError(f"not the name of a lane: {lane!r}")
         self.lane = lane
         self._clock = clock or Clock()
-        self._store = Store.connect(redis_url, prefix)
+        self._store = Store.connect(redis_url, prefix, access=access)
         self._deployment = Deployment(self._store)
         self._registered = False
         self._known = (DEDUPE_SECONDS, INTAKE_BYTES)

@@ -7,8 +7,9 @@ Durations are seconds (`float`), sizes are bytes (`int`). An empty string means 
 # ruff: noqa: RUF009  # `setting` and its kin run once, on purpose, and return dataclass fields
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from worker.config.access import RedisAccess
 from worker.config.schema import named, section, setting
 from worker.config.secret import Secret, secret
 from worker.config.units import choice, count, duration, flag, size, template, text, words
@@ -17,6 +18,7 @@ NAME = r"[a-z0-9][a-z0-9._-]{0,62}"  # of lanes and sinks: safe in a Redis key, 
 DEFAULT_LANE = "default"
 DEFAULT_SINK = "results"
 
+_UNREAD = Secret("")
 _REDIS_URL = text(
     r"|(rediss?|unix)://\S+",
     "a URL that begins with redis://, rediss:// or unix://, or empty for the embedded server",
@@ -35,15 +37,37 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class Redis:
-    """Where prompts and batches live. The URL may hold a password: log `redact_url(url)`."""
+    """Where prompts and batches live. The URL may hold a password: log `redact_url(url)`.
+
+    `password` is read from its file or a credential and is no setting itself.
+    """
 
     url: str = setting(_REDIS_URL, default="", shown=False)
+    username: str = setting(text(r"\S*", "a name without blanks, or empty for the default user"), default="")
+    password: Secret = field(default=_UNREAD)
+    password_file: str = setting(_FILE, default="")
+    tls_ca_file: str = setting(_FILE, default="")
+    tls_cert_file: str = setting(_FILE, default="")
+    tls_key_file: str = setting(_FILE, default="")
     prefix: str = setting(
         text(r"[A-Za-z0-9._:-]{1,64}", "1 to 64 letters, digits or any of . _ : -"), default="batchmill:"
     )
-    barrier: str = setting(choice("auto", "waitaof", "appendfsync", "none"), default="auto")
+    barrier: str = setting(choice("auto", "waitaof", "appendfsync", "always", "none"), default="auto")
     directory: str = setting(text(r"[^\x00-\x1f]+", "the path of a directory"), default=".batchmill")
     max_memory: int = setting(size("16MB", "16TB"), default="3GB")
+
+    @property
+    def access(self) -> RedisAccess:
+        """How the server at `url` lets us in; the embedded one needs nothing of it."""
+        if not self.url:
+            return RedisAccess()
+        return RedisAccess(
+            username=self.username,
+            password=self.password.reveal(),
+            tls_ca_file=self.tls_ca_file,
+            tls_cert_file=self.tls_cert_file,
+            tls_key_file=self.tls_key_file,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +134,11 @@ class SinkSettings:
 
 @dataclass(frozen=True, slots=True)
 class Http:
-    """Where the ops endpoints listen; port 0 takes any free one."""
+    """Where the ops endpoints listen; port 0 takes any free one. `token` is read from its file or a credential."""
 
     bind: str = setting(text(r"[0-9A-Za-z.:_-]+", "an address or a host name"), default="127.0.0.1")
     port: int = setting(count(0, 65_535), default=9464)
+    token: Secret = field(default=_UNREAD)
     token_file: str = setting(_FILE, default="")
 
 

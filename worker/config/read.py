@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from worker.config.certificates import unusable_files
+from worker.config.credentials import named, read_credentials
 from worker.config.layers import (
     ENVIRONMENT,
     NAMED_TABLES,
@@ -21,13 +23,11 @@ from worker.config.layers import (
 from worker.config.model import DEFAULT_LANE, DEFAULT_SINK, NAME, Config
 from worker.config.rules import violations
 from worker.config.schema import ANY_NAME, API_KEY, KeyPath, Setting, assemble, known_settings
-from worker.config.secret import Secret, secret
 
 LOCAL_FILE = Path("config", "batchmill.toml")
 SYSTEM_FILE = Path("/etc/batchmill/batchmill.toml")
 
 _SETTINGS = dict(known_settings(Config))
-_KEY_FILE = ("anthropic", "api_key_file")
 _KEY_ELSEWHERE = "does not belong here: set ANTHROPIC_API_KEY, or name a file that holds it in anthropic.api_key_file"
 
 
@@ -54,12 +54,12 @@ def load_config(
     if API_KEY in file and layer[API_KEY] is not file[API_KEY]:
         # the environment's key wins, and the one in the file would lie there unnoticed
         problems += _parse_alone(API_KEY, file[API_KEY])
-    if not values.get(API_KEY):
-        values[API_KEY] = _read_key(values.get(_KEY_FILE), environ, cwd, problems)
+    values |= read_credentials(values, environ, cwd, problems)
     values |= {("lanes", DEFAULT_LANE): None, ("sinks", DEFAULT_SINK): None}
     config = _without_idle_default_sink(assemble(Config, values), layer)
     if not problems:  # rules between settings make no sense while some of them are unread
         problems += violations(config)
+        problems += unusable_files(config.redis, cwd)
     if problems:
         raise ConfigError(problems)
     return config
@@ -77,18 +77,14 @@ def _read_file(path: str | None, environ: Mapping[str, str], cwd: Path, problems
     if file is None:
         return {}
     try:
-        return from_toml(file.read_text(encoding="utf-8"), _named(file, cwd))
+        return from_toml(file.read_text(encoding="utf-8"), named(file, cwd))
     except tomllib.TOMLDecodeError as error:
-        problems.append(f"{_named(file, cwd)}: is not valid TOML: {error}")
+        problems.append(f"{named(file, cwd)}: is not valid TOML: {error}")
     except UnicodeDecodeError:
-        problems.append(f"{_named(file, cwd)}: is not UTF-8")
+        problems.append(f"{named(file, cwd)}: is not UTF-8")
     except OSError as error:
-        problems.append(f"{_named(file, cwd)}: cannot be read: {error.strerror}")
+        problems.append(f"{named(file, cwd)}: cannot be read: {error.strerror}")
     return {}
-
-
-def _named(file: Path, cwd: Path) -> str:
-    return str(file.relative_to(cwd) if file.is_relative_to(cwd) else file)
 
 
 def _parse(layer: Layer, problems: list[str]) -> dict[KeyPath, Any]:
@@ -142,26 +138,6 @@ def _nearest(path: KeyPath, found: Found) -> str:
             place = tuple(name if part == ANY_NAME else part for part in setting)
             candidates[dotted(place)] = place
     return found.source.spell(candidates[get_close_matches(dotted(path), candidates, n=1, cutoff=0.0)[0]])
-
-
-def _read_key(asked: str | None, environ: Mapping[str, str], cwd: Path, problems: list[str]) -> Secret:
-    """Read the API key from the file the settings name, else from systemd's credentials; no key is no problem here."""
-    directory = environ.get("CREDENTIALS_DIRECTORY")
-    credential = Path(directory, "_".join(API_KEY)) if directory else None
-    file = cwd / asked if asked else credential
-    if file is None or (file is credential and not file.exists()):
-        return Secret("")
-    try:
-        key = secret(file.read_text(encoding="utf-8"))
-        complaint = "" if key else "is empty"
-    except OSError as error:
-        complaint = f"cannot be read: {error.strerror}"
-    except ValueError as error:
-        complaint = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"holds no API key: it {error}"
-    if complaint:
-        problems.append(f"the API key's file {_named(file, cwd)} {complaint}")
-        return Secret("")
-    return key
 
 
 def _without_idle_default_sink(config: Config, layer: Layer) -> Config:

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from worker.config.model import DEFAULT_SINK, Config
+from worker.config.access import passwords_in, user_in
+from worker.config.model import DEFAULT_SINK, Config, Redis
 
+_CERTIFICATES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
 PATH_TYPES = ("file", "object", "parquet")  # the sinks that make one object per batch
 
 
@@ -26,6 +28,29 @@ def violations(config: Config) -> Iterator[str]:
     if config.tick >= config.lease:
         yield "tick must be shorter than lease: claims would expire before anyone looks at them"
     yield from _colliding_paths(config)
+    yield from _ways_in(config.redis)
+
+
+def _ways_in(redis: Redis) -> Iterator[str]:
+    """Of two users or passwords one would lie unused, and nobody would know which."""
+    idle = ("username", "password_file") if not redis.url else ()
+    for name in (*idle, *(_CERTIFICATES if not redis.url.startswith("rediss://") else ())):
+        if getattr(redis, name):
+            yield f"redis.{name} is of no use: " + (
+                "redis.url begins with rediss:// where TLS is spoken"
+                if redis.url
+                else "the embedded server, which an empty redis.url starts, is open to its owner alone"
+            )
+    if not redis.url:
+        return
+    if redis.username and user_in(redis.url):
+        yield "redis.username is set and redis.url names a user too: say it once"
+    if redis.password and passwords_in(redis.url):
+        yield "Redis has two passwords, one in redis.url and one in a file or credential: say it once"
+    if redis.username and not (redis.password or passwords_in(redis.url)):
+        yield "redis.username needs a password: name its file in redis.password_file, or use a credential"
+    if redis.tls_key_file and not redis.tls_cert_file:
+        yield "redis.tls_key_file needs redis.tls_cert_file, the certificate that the key is of"
 
 
 def _colliding_paths(config: Config) -> Iterator[str]:

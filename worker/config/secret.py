@@ -38,6 +38,13 @@ def secret(value: object) -> Secret:
     return Secret(value.strip())
 
 
+def password(value: str) -> Secret:
+    """Parse a password or a token; a line feed around it is dropped. Raises `ValueError`, which does not quote it."""
+    if not value.strip().isprintable():
+        raise ValueError("must be one printable line")
+    return Secret(value.strip())
+
+
 def redact_url(url: str) -> str:
     """Return `url` for logs: user, password and the values of query parameters become `***`.
 

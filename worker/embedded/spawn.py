@@ -70,6 +70,7 @@ def spawn(
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), program.path, _CONFIG],
             cwd=directory,
+            env={name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},  # no keys
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

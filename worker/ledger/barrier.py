@@ -135,7 +135,9 @@ class AppendFsyncBarrier:
 def choose_barrier(
     setting: str, *, store: Store, facts: ServerFacts, owner: str, wait: Callable[[float], object]
 ) -> Barrier:
-    """Choose how the intent becomes durable on this server. `setting` is auto, waitaof, appendfsync or none.
+    """Choose how the intent becomes durable on this server. `setting` is auto, waitaof, appendfsync, always or none.
+
+    `always` believes the operator that the server syncs every write, where it lets nobody ask (CONFIG is forbidden).
 
     Raises LedgerUnavailableError: no answer is no refusal, and must not cost the barrier for the life of the process.
     """
@@ -143,6 +145,8 @@ def choose_barrier(
         return PlainBarrier("none", "redis.barrier says so")
     if not facts.appendonly:
         return PlainBarrier("none", "the server keeps no append-only file")
+    if setting == "always":
+        return PlainBarrier("always", "redis.barrier says so")
     marked = store.read("exists", store.keys.barrier_mark)
     if facts.appendfsync == "always" and not marked:
         return PlainBarrier("always", "the server syncs every write")

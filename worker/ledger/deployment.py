@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from worker.ledger.batches import Durably
+from worker.core.names import LANE_NAME, is_lane_name
 from worker.ledger.store import MIN_VERSION, LedgerRefusedError, ServerFacts, Store
 
 SCHEMA = "1"
@@ -60,9 +61,10 @@ class Deployment:
         return None if value is None else str(value.decode())
 
     def lanes(self) -> list[str]:
-        """Return the names of all lanes ever seen."""
+        """Return the names of all lanes ever seen; what producers may have put there that is no name is passed over."""
         members: Iterable[bytes] = self.store.read("smembers", self.store.keys.lanes)
-        return sorted(member.decode() for member in members)
+        names = (member.decode("utf-8", "replace") for member in members)
+        return sorted(name for name in names if is_lane_name(name))
 
     def register_lanes(self, lanes: Iterable[str]) -> None:
         """Add lanes to the registry."""
@@ -72,7 +74,7 @@ class Deployment:
 
     def discover_lanes(self) -> set[str]:
         """Look for streams that a plain XADD made in lanes nobody configured; walks the keyspace in small steps."""
-        pattern = re.compile(re.escape(self.store.keys.prefix) + r"\{([a-z0-9][a-z0-9._-]{0,62})\}:prompts")
+        pattern = re.compile(re.escape(self.store.keys.prefix) + r"\{(" + LANE_NAME + r")\}:prompts")
         names: set[str] = set()
         cursor = None
         while cursor != 0:

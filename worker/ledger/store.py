@@ -1,5 +1,7 @@
 """The one seam to Redis: connections, scripts, and errors that name who is to blame."""
 
+import re
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -8,6 +10,7 @@ import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
+from worker.config import FROM_URL, RedisAccess
 from worker.ledger.keys import Keys
 from worker.ledger.scripts import MAX_TAIL, Script, read_scripts
 
@@ -17,6 +20,8 @@ MIN_VERSION = (7, 0)
 REPEATABLE = frozenset({"accept", "describe", "finish", "mark", "note_unusable", "probe", "renew", "reserve", "settle"})
 """Scripts that may run twice for one call: a lost reply is asked for again instead of being passed on."""
 
+
+_FORBIDDEN = re.compile(r"no permissions to run the '([a-z|]+)' command")
 
 _PASSING = (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError)
 """A failover is under way: MASTERDOWN (a kind of the first), CLUSTERDOWN, TRYAGAIN."""
@@ -65,9 +70,10 @@ class Store:
         }
 
     @classmethod
-    def connect(cls, url: str, prefix: str, *, timeout: float = 5.0) -> "Store":
+    def connect(cls, url: str, prefix: str, *, access: RedisAccess = FROM_URL, timeout: float = 5.0) -> "Store":
         """Open a store for `redis://`, `rediss://` or `unix://`; nothing is sent yet. `timeout`: seconds a command."""
         options: dict[str, Any] = {
+            **access.options(url),
             "socket_timeout": timeout,
             "socket_connect_timeout": min(timeout, 2.0),
             "socket_keepalive": True,
@@ -223,7 +229,12 @@ class Store:
         except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, *_PASSING) as error:
             if isinstance(error, redis.AuthenticationError):
                 raise LedgerRefusedError(f"Redis refuses to let us in ({type(error).__name__})") from None
-            raise LedgerUnavailableError(f"Redis cannot be reached ({type(error).__name__})") from None
+            if isinstance(error.__context__, ssl.SSLCertVerificationError):
+                # found out before anything was sent
+                raise LedgerRefusedError(
+                    f"Redis shows a certificate that is not trusted ({error.__context__.verify_message})"
+                ) from None
+            raise LedgerUnavailableError(f"Redis cannot be reached ({_kind(error)})") from None
         except redis.ResponseError as error:
             # of an error that redis-py has a class for, it has cut the word off
             word = str(error).split(" ", 1)[0] if type(error) is redis.ResponseError else type(error).__name__
@@ -231,4 +242,13 @@ class Store:
                 raise LedgerFullError("Redis is at maxmemory: it takes no new data until some is freed") from None
             if word in {"BUSY", "UNBLOCKED"}:
                 raise LedgerUnavailableError(f"Redis cannot answer now ({word})") from None
+            if named := _FORBIDDEN.search(str(error)):  # of all its words only these: they may name a key
+                word = f"{word}: {named[1]}"
             raise LedgerRefusedError(f"Redis refuses a command ({word})") from error
+
+
+def _kind(error: Exception) -> str:
+    """Name an error; of one in TLS, which is no error of its own to redis-py, the reason too."""
+    below = error.__context__
+    reason = below.reason if isinstance(below, ssl.SSLError) else None
+    return f"{type(error).__name__}, TLS: {reason}" if reason else type(error).__name__

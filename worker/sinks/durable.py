@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def publish(temporary: Path, final: Path) -> None:
 
 
 def _require_file(final: Path) -> None:
-    if not final.is_file():
+    # not what a link leads to: only files are ever given a name here, so a link was put there by somebody else
+    if not stat.S_ISREG(final.lstat().st_mode):
         raise OSError(errno.EISDIR, "something that is not a file has that name", str(final))
 
 
