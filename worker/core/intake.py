@@ -24,6 +24,9 @@ ATTEMPT = b"batchmill.attempt"
 ENQUEUED_AT = b"batchmill.enqueued_at"
 """Fields that batchmill adds itself when it puts a prompt back into its lane."""
 
+FIELDS = ("params", "id", "metadata", "deadline", "reply_to", "traceparent")
+"""What a producer may say about a prompt; all other fields are its own business."""
+
 _REPLY_TO = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(rb"[\x21-\x7e]{1,128}")
 _INSTANT = re.compile(rb"\d{1,12}(\.\d{1,9})?")
