@@ -205,7 +205,7 @@ def _lines(opened: "Download") -> Iterator[bytes]:
     try:
         yield from split_lines(opened.chunks())
     except NoAnswer as err:
-        raise Truncated(Complaint(str(err))) from None
+        raise Truncated(Complaint(str(err)), broken_off=True) from None
 
 
 def _path(remote_id: str, tail: str = "") -> str:
