@@ -71,6 +71,7 @@ class BatchesApi:
             api_version=api_version,
             betas=betas,
             answer_timeout=answer_timeout,
+            clock=clock,
         )
 
     def create(self, body: Body, *, before_last_byte: Callable[[], None]) -> Created:
