@@ -32,6 +32,7 @@ class Batcher:
         marks = self._ledger.lanes.marks(lane)
         window = self._window(lane, marks.cursor, settings)
         self._ledger.lanes.extend(lane, window)
+        window.notice(marks.now)
         decision = decide(
             window,
             now=marks.now,

@@ -7,7 +7,7 @@ of a delivered batch are entries deleted. A crash in between repeats what is har
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from worker.batches_api import ApiError, BatchesApi, NotFound
+from worker.batches_api import ApiError, BatchesApi, NotFound, Truncated
 from worker.clock import Clock
 from worker.config import Config
 from worker.core.account import Account
@@ -32,7 +32,7 @@ ABANDONED = "abandoned"
 
 FIRST_DELAY, MOST_DELAY = 1.0, 300.0
 PATIENCE = 10
-"""After so many readings that end well but do not add up, a human looks."""
+"""After so many readings that were not broken off and still do not add up, a human looks."""
 
 
 class Drainer:
@@ -212,7 +212,10 @@ class Drainer:
             if batch.guessed and batch.state is State.ENDED:
                 self._ledger.batches.disown(batch, fence=claim.fence)
                 return
-        reason = f"{len(account.rulings)} of {batch.count} results"
+        self._missed(batch, claim, f"{len(account.rulings)} of {batch.count} results")
+
+    def _missed(self, batch: Batch, claim: Claim, reason: str) -> None:
+        """Read again what came whole and is not right; what never is, is for a human."""
         misses = batch.misses + 1
         if misses >= PATIENCE:
             self._hold(batch, claim, f"the results do not add up: {reason}")
@@ -222,8 +225,10 @@ class Drainer:
     def _read_again(self, batch: Batch, claim: Claim, error: Exception) -> None:
         if isinstance(error, NotFound) and batch.failures + 1 >= PATIENCE and self._is_gone(batch):
             self._hold(batch, claim, "the remote batch was deleted before its results were read")
+        elif isinstance(error, GarbledError) or (isinstance(error, Truncated) and not error.broken_off):
+            self._missed(batch, claim, str(error))
         else:
-            self._put_off(batch, claim, str(error) or "garbled line")
+            self._put_off(batch, claim, str(error))
 
     def _is_gone(self, batch: Batch) -> bool:
         try:

@@ -15,9 +15,8 @@ from worker.core.entry_ids import order
 from worker.core.grouping import Limits, Seal, Window
 from worker.core.intake import Flaw, Unusable, read_prompt
 from worker.core.model import Prompt, RemoteBatch, State, Trigger
-from worker.core.rulings import read_line
 from worker.ledger.ledger import Ledger
-from worker.readings import first_token
+from worker.readings import GarbledError, first_token, parse_line
 from worker.telemetry import Telemetry
 
 OPEN_SECONDS = 25 * 3600.0
@@ -65,7 +64,7 @@ class Recovery:
                 return False
             for token, remote in sorted(ours, key=lambda pair: order(pair[0].entry_id)):
                 self._take_in(lane, token, remote)
-        except ApiError:
+        except (ApiError, GarbledError):
             self._asked_at = self._clock.monotonic()
             return False
         return True
@@ -143,6 +142,6 @@ class Recovery:
     def _read_tokens(self, remote: RemoteBatch) -> Iterator[Token]:
         with self._api.results(remote.id) as lines:
             for line in lines:
-                token = decode(read_line(line).custom_id)
+                token = decode(parse_line(line).custom_id)
                 if token is not None:
                     yield token

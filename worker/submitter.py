@@ -107,7 +107,8 @@ class Intent:
             self._batch,
             fence=self._fence,
             head=newest[0].id if newest else "",
-            head_at=self._listing.server_date or 0.0,
+            # a lower bound of what is newer; a proxy's clock may be anything
+            head_at=min(newest[0].created_at, self._listing.server_date or 0.0) if newest else 0.0,
             durably=self._barrier.durably,
             intent=self.name,
         )

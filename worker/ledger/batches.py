@@ -148,7 +148,7 @@ class Batches:
     def submit(self, batch: Batch, *, fence: str, head: str, head_at: float, durably: Durably, intent: str = "") -> str:
         """Record, on disk, the intent to post: OK, STALE, PAUSED or RECOVER.
 
-        `head` is the newest remote batch (empty: there is none), `head_at` the API's time of saying so.
+        `head` is the newest remote batch (empty: there is none), `head_at` when it was created, by the API's clock.
         `intent` is a random name by which whoever asked recognises a record whose answer was lost.
         """
         keys = self.store.keys

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- The intent to post: sealed becomes submitting, one attempt more. What the API showed as its
--- newest batch is kept as head, and the API's time of showing it as head_at. `intent` names this very intent.
+-- newest batch is kept as head, and when it was created, by the API, as head_at. `intent` names this very intent.
 -- Returns OK, STALE, PAUSED or RECOVER.
 local lane, batch, fences = KEYS[1], KEYS[2], KEYS[3]
 local uid, fence, seen_attempt, head, head_at, intent = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
