@@ -44,6 +44,9 @@ def test_a_kept_account_comes_back_whole(
     first.control.delete(deleted)
     first.control.inject([{"kind": "revoke_key", "key": "sk-ant-other"}])
     first.control.advance(4)
+    last = create(first, 8)
+    first.control.end(last)
+    assert first.control.inject({"kind": "end_now", "batch": last}) == []
     before, lines = seen(first), rows(first, shaped)
     first.stop()
     second = simulate(keep=folder, ends_after=99.0)

@@ -44,6 +44,12 @@ class Audit:
         self._attempts.append(attempt)
         self._outcomes[attempt.outcome] += 1
 
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many POSTs ended how."""
+        with self._lock:
+            return dict(self._outcomes)
+
     def counted(self, operation: str, outcome: int | str) -> None:
         """Count a request of any kind."""
         with self._lock:

@@ -137,9 +137,10 @@ class Remote:
                     self._late = [late for late in self._late if late.id != record.late]
                     self._enter(record.batch(number=len(self._all) + 1, place=self._spool.keep(record.rows)))
                 case Changed():
-                    record.apply(self._by_id[record.id])
-                    if record.deleted_at is not None:
-                        self._listed[self._by_id[record.id].workspace].remove(self._by_id[record.id])
+                    batch = self._by_id[record.id]
+                    if record.deleted_at is not None and batch.deleted_at is None:
+                        self._listed[batch.workspace].remove(batch)
+                    record.apply(batch)
                 case Late():
                     self.promise(record)
 
@@ -206,10 +207,11 @@ class Remote:
     def end(self, batch_id: str | None) -> int:
         """End one batch, or all, now; returns how many. Raises Refusal 404."""
         with self._lock:
-            batches = [self.find(None, batch_id)] if batch_id else self.batches()
+            batches, now = [self.find(None, batch_id)] if batch_id else self.batches(), self._time.now()
             for batch in batches:
-                batch.end(self._time.now())
-                self._note(Changed.of(batch))
+                if batch.ended_at(now) is None:
+                    batch.end(now)
+                    self._note(Changed.of(batch))
             return len(batches)
 
     def stick(self, batch_id: str | None) -> int:
