@@ -18,11 +18,10 @@ AGAIN_AND_AGAIN = None
 def conjure(chance: random.Random) -> dict[str, Any]:
     """Make up one fault to be posted."""
     kind = chance.choice(KINDS)
+    if kind == "revoke_key":
+        return {"kind": kind}  # without an operation it acts at once, until somebody restores the key
     share = chance.choice((0.05, 0.15, 0.4))
-    fault = {"kind": kind, "times": AGAIN_AND_AGAIN, "probability": share, **SHAPES[kind](chance)}
-    if kind in ACTS_AT_ONCE:
-        return {"kind": kind}
-    return fault
+    return {"kind": kind, "times": AGAIN_AND_AGAIN, "probability": share, **SHAPES[kind](chance)}
 
 
 def _status(chance: random.Random) -> dict[str, Any]:
@@ -63,8 +62,7 @@ SHAPES: dict[str, Any] = {
     },
     "reset_before": lambda c: {"on": c.choice(("create", *READS))},
     "not_found": lambda c: {"on": c.choice(("retrieve", "results", "list", "create", "delete")), "times": 2},
-    "revoke_key": lambda c: {},
-    "restore_key": lambda c: {},
+    "revoke_key": lambda _: {},
     "commit_then_status": lambda c: {"on": c.choice(("create", "create", "delete")), "status": c.choice(DOUBTFUL)},
     "drop_reply": lambda c: {"on": c.choice(("create", "create", *READS))},
     "hold": lambda c: {"on": c.choice(("create", "any")), "seconds": c.uniform(0.1, 3.0), "times": c.randrange(1, 6)},
@@ -73,7 +71,7 @@ SHAPES: dict[str, Any] = {
     "rows": _rows,
     "hide_from_list": lambda c: {"seconds": c.uniform(0.05, 2.0)},
     "stuck": lambda c: {"on": "create", "times": c.randrange(1, 3)},
-    "end_now": lambda c: {"on": "create"},
+    "end_now": lambda _: {"on": "create"},
     "cut_results": lambda c: {
         "fraction": c.random(),
         "mode": c.choice(("reset", "clean")),
@@ -84,5 +82,4 @@ SHAPES: dict[str, Any] = {
     "missing_line": lambda c: {"lines": c.randrange(1, 4), "times": 4},
     "foreign_line": lambda c: {"lines": c.randrange(1, 4)},
 }
-ACTS_AT_ONCE = ("revoke_key", "restore_key")
-KINDS = tuple(kind for kind in SHAPES if kind != "restore_key")
+KINDS = tuple(SHAPES)

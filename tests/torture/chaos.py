@@ -185,9 +185,10 @@ class Chaos:
             self._strike(kind, victim, number, "no special moment")
 
     def _mend(self, now: float) -> None:
-        for due, process in [each for each in self._thaw if each[0] <= now]:
-            process.signal(signal.SIGCONT)
-            self._thaw.remove((due, process))
+        thawed = [each for each in self._thaw if each[0] <= now]
+        for each in thawed:
+            each[1].signal(signal.SIGCONT)
+            self._thaw.remove(each)
         stage = self.stage
         victims: dict[str, Process | None] = {**stage.daemons, "redis": stage.redis.process, "api": stage.api}
         for name, process in victims.items():

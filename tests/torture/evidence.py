@@ -146,7 +146,7 @@ def _knocks(client: redis.Redis, key: str, name: str) -> str | None:
     if "__acks__" not in name:
         return None
     worker = name.split("__acks__.", 1)[1].rsplit(".", 1)[0]
-    beat: Any = client.zscore(f"{key.split(KNOCKS)[0]}{KNOCKS}:__heartbeats__", worker)
+    beat: Any = client.zscore(f"{key.partition(KNOCKS)[0]}{KNOCKS}:__heartbeats__", worker)
     seconds: Any = client.time()
     if beat is None:
         return f"{key}: of a worker that nobody knows"

@@ -147,6 +147,6 @@ class Finish:
 def billing_line(billing: Billing) -> str:
     """Say in a line what the API has seen."""
     return (
-        f"{billing.batches} batches of ours and {billing.strangers} of strangers over {billing.lives} lives of the API, "
-        f"{billing.committed.total()} prompts committed, {billing.billed.total()} billed"
+        f"{billing.batches} batches of ours and {billing.strangers} of strangers over {billing.lives} lives of the "
+        f"API, {billing.committed.total()} prompts committed, {billing.billed.total()} billed"
     )

@@ -182,7 +182,11 @@ class Producers:
         _trim(self._plain)
 
     def _add(self, prompt: Prompt) -> None:
-        fields: dict[Any, Any] = {"params": prompt.params, "id": prompt.id, "metadata": json.dumps({"n": prompt.number})}
+        fields: dict[Any, Any] = {
+            "params": prompt.params,
+            "id": prompt.id,
+            "metadata": json.dumps({"n": prompt.number}),
+        }
         entry_id: Any = self._straight.xadd(_stream(prompt.lane), fields)
         self._plain.append((time.monotonic(), entry_id.decode(), prompt))
         self.counts["XADD: enqueued"] += 1

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from sight import ApiSight, Sight
-from weather import CALM, LONGEST_HANG, SHORTEST_HANG, SLOWEST, Weather, pieces
+from weather import CALM, LONGEST_HANG, SHORTEST_HANG, SLOWEST, pieces
 
 BUFFER = 1 << 16
 BEFORE, AFTER = "before", "after"

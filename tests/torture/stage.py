@@ -136,7 +136,7 @@ class Stage:
             time.sleep(0.005)
         status = self.nursery.statuses.pop(process.pid, None)
         if status != -signal.SIGKILL:
-            self.ended[f"{name.split('-')[0]} exit {status}"] += 1
+            self.ended[f"{name.partition('-')[0]} exit {status}"] += 1
         process.close()
 
     def processes(self) -> list[Process]:

@@ -71,7 +71,7 @@ def judge(evidence: Evidence) -> Verdict:
             f"{row.id} in {row.file}" for row in rows if row.id in asked and _is_mixed_up(row, asked[row.id])
         ],
         "paid for, and no answer delivered": sorted(paid_ids - succeeded),
-        "delivered an answer that was not paid for": sorted(succeeded - paid_ids),
+        "delivered an answer that was not paid for": sorted((succeeded & asked.keys()) - paid_ids),
         "stuck: batches or prompts that never came to an end": list(evidence.stuck),
         "held: batches that wait for a human": list(evidence.held),
         "left over: keys in Redis": list(evidence.leftover_keys),

@@ -55,7 +55,7 @@ def serve(channel: socket.socket) -> dict[str, Any] | None:
 
 
 def _ended() -> list[tuple[int, int]]:
-    found = []
+    found: list[tuple[int, int]] = []
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
