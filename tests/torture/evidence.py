@@ -178,7 +178,7 @@ def read_logs(directory: Path) -> tuple[Counter[str], list[str]]:
             for line in lines:
                 if BROKEN.search(line):
                     broken.append(f"{file.name}: {line.strip()[:2000]}")
-                if line.startswith("{"):
+                if line.startswith('{"timestamp"'):
                     told[_event(line)] += 1
     return told, broken
 
@@ -189,4 +189,7 @@ def _event(line: str) -> str:
     except ValueError:
         return "unreadable line"
     more = said.get("resolution") or said.get("kind") or ""
-    return f"{said.get('event')} {more}".strip()
+    event = str(said.get("event"))
+    if " " in event:
+        return "dramatiq: " + " ".join(re.sub(r"[^A-Za-z ].*", "", event, flags=re.DOTALL).split()[:6])
+    return f"{event} {more}".strip()

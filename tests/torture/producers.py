@@ -25,7 +25,7 @@ MARK = 100
 """`max_tokens` of prompt 0; each has its own, by which the API's account tells prompts apart without trusting us."""
 
 MOST_PROMPTS = 127_000
-RECENT_SECONDS = 12.0
+RECENT_SECONDS = 5.0
 FILLER = "The quick brown fox jumps over the lazy dog. "
 
 
@@ -103,7 +103,9 @@ class Producers:
         """Make up for what a crash of Redis has lost. Call it when it is back and still nobody else can reach it."""
         now = time.monotonic()
         with self.plain_lock:
-            self._again.extend(prompt for at, prompt in list(self._scripted) if now - at < RECENT_SECONDS)
+            recent = {prompt.id: prompt for at, prompt in list(self._scripted) if now - at < RECENT_SECONDS}
+            known = {prompt.id for prompt in list(self._again)}
+            self._again.extend(prompt for name, prompt in recent.items() if name not in known)
             newest = {lane: self._newest(lane) for lane in LANES}
             lost = [prompt for _, entry_id, prompt in self._plain if order(entry_id) > order(newest[prompt.lane])]
             for prompt in self._unsure:

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from sight import ApiSight, Sight
@@ -59,7 +60,7 @@ class Proxy:
         door = Door(owner, opener, sight)
 
         async def listen() -> None:
-            server = await asyncio.start_server(lambda r, w: self._admit(door, r, w), "127.0.0.1", 0, limit=BUFFER)
+            server = await asyncio.start_server(partial(self._meet, door), "127.0.0.1", 0, limit=BUFFER)
             self._servers.append(server)
             door.port = server.sockets[0].getsockname()[1]
 
@@ -81,10 +82,13 @@ class Proxy:
         self._thread.join(10)
         self._loop.close()
 
-    async def _admit(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _meet(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # as a task of our own: asyncio complains of its own ones when they are canceled
+        task = self._loop.create_task(self._admit(door, reader, writer))
         self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _admit(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far: asyncio.StreamWriter | None = None
         try:
             if self._chance.random() < door.weather.refuse:
@@ -105,7 +109,6 @@ class Proxy:
         except OSError:
             self.events["unreachable"] += 1
         finally:
-            self._open.discard(task)
             for end in (writer, far):
                 if end is not None:
                     end.transport.abort()
