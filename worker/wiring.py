@@ -211,6 +211,7 @@ def _steps(
         config=config,
         ledger=ledger,
         api=api,
+        barrier=barrier,
         sinks=sinks,
         prices=read_prices(),
         parking=parking,
