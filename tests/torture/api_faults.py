@@ -20,7 +20,7 @@ def conjure(chance: random.Random) -> dict[str, Any]:
     kind = chance.choice(KINDS)
     if kind == "revoke_key":
         return {"kind": kind}  # without an operation it acts at once, until somebody restores the key
-    share = chance.choice((0.05, 0.15, 0.4))
+    share = chance.choice((0.1, 0.3, 0.7))
     return {"kind": kind, "times": AGAIN_AND_AGAIN, "probability": share, **SHAPES[kind](chance)}
 
 

@@ -21,10 +21,16 @@ AIMS = (
     *("POST head", "POST last byte", "POST last byte", "POST last byte", "GET list", "GET batch", "GET results"),
     "DELETE batch",
 )
-AIM_SECONDS = 2.5
+AIM_SECONDS = 4.0
 """A moment that has not come by then is given up, and the blow falls at random."""
 
 FREEZE = (LEASE * 1.2, LEASE * 2.5)
+TOGETHER = 0.04
+"""The chance that Redis, or the API, dies in the same instant as somebody else."""
+
+POWER_CUTS = 0.6
+"""The share of Redis' deaths in which it also loses what was not synced."""
+
 LONG_FREEZE = (9.0, 14.0)
 """Longer than the horizon: whatever the frozen process was about to do is out of date when it wakes up."""
 
@@ -54,6 +60,7 @@ class Chaos:
     pauses: Counter[str] = field(default_factory=Counter)
     struck: Counter[str] = field(default_factory=Counter)
     strangers: int = 0
+    power_cuts: int = 0
 
     def __post_init__(self) -> None:
         """Set the clocks."""
@@ -74,6 +81,8 @@ class Chaos:
 
     def witness(self, owner: str, moment: str, side: str) -> bool:
         """Strike if this is the moment; called by the proxy, in its thread, while the traffic waits."""
+        if (moment, side) == ("submit", AFTER):
+            self.stage.appendonly.note_synced()
         with self._lock:
             aim = next((aim for aim in self._aims if (aim.moment, aim.side) == (moment, side)), None)
             if aim is None:
@@ -91,6 +100,7 @@ class Chaos:
         self._mend(now)
         if self.paused:
             return
+        self.stage.appendonly.look()
         self._blow(now)
         if now >= self._next_weather:
             self._next_weather = now + self._chance.uniform(1.0, 6.0)
@@ -143,11 +153,20 @@ class Chaos:
         if number == signal.SIGKILL:
             self.kills[kind] += 1
             self.moments[f"{kind} at {moment}"] += 1
+            self._strike_others(kind, moment)
             return
         self.pauses[kind] += 1
         self.moments[f"{kind} frozen at {moment}"] += 1
         bounds = LONG_FREEZE if kind == "daemon" and self._chance.random() < 0.25 else FREEZE
         self._thaw.append((time.monotonic() + self._chance.uniform(*bounds), victim))
+
+    def _strike_others(self, kind: str, moment: str) -> None:
+        """Now and then two die at once, or three."""
+        for other in ("redis", "api"):
+            if other != kind and self._chance.random() < TOGETHER:
+                victim = self._victim(other, "")
+                if victim is not None and not victim.frozen and victim.alive:
+                    self._strike(other, victim, signal.SIGKILL, moment)
 
     def _blow(self, now: float) -> None:
         with self._lock:
@@ -204,6 +223,8 @@ class Chaos:
         self._thaw = [each for each in self._thaw if each[1] is not process]
         if name == "redis":
             stage.shut_out()
+            if self._chance.random() < POWER_CUTS and stage.appendonly.lose_tail(self._chance):
+                self.power_cuts += 1
             stage.start_redis()
             self.redis_died()
             stage.let_in()

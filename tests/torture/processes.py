@@ -30,6 +30,8 @@ class Process:
         self.pid = pid
         self.began = time.monotonic()
         self.frozen = False
+        self._killed = False
+        self._lock = threading.Lock()
         self._fd: int | None = None
         with suppress(ProcessLookupError):
             self._fd = os.pidfd_open(pid)
@@ -40,11 +42,12 @@ class Process:
         return self._fd is not None and not select.select([self._fd], [], [], 0)[0]
 
     def signal(self, number: signal.Signals) -> bool:
-        """Send a signal; returns whether there was still somebody to get it."""
-        if self._fd is None or not self.alive:
-            return False
-        with suppress(ProcessLookupError):
+        """Send a signal; returns whether there was still somebody to get it: nobody is killed twice."""
+        with self._lock, suppress(ProcessLookupError):
+            if self._fd is None or self._killed or not self.alive:
+                return False
             signal.pidfd_send_signal(self._fd, number)
+            self._killed = number == signal.SIGKILL
             self.frozen = number == signal.SIGSTOP
             return True
         return False

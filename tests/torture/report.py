@@ -29,6 +29,7 @@ def describe(
         *_list("", counts),
         f"Kills (SIGKILL): {chaos.total}",
         *_list("", chaos.kills),
+        *_list("", {"redis came back without what it had not synced": chaos.power_cuts}),
         f"Freezes (SIGSTOP, longer than the lease): {chaos.pauses.total()}",
         *_list("", chaos.pauses),
         "Kills by moment (before: the request was not passed on yet; after: it was, its reply was not):",

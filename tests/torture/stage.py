@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from power import AppendOnlyFile
 from processes import Nursery, Process, RedisProcess
 from proxy import Door, Proxy, Witness
 from sight import ApiSight, RedisSight
@@ -57,6 +58,7 @@ class Stage:
         self.ended: Counter[str] = Counter()
         self.nursery = Nursery()
         self.redis = RedisProcess(directory / "redis")
+        self.appendonly = AppendOnlyFile(directory / "redis")
         self.api: Process | None = None
         self.api_port = _free_port(seed)
         self.proxy = Proxy(seed=seed, witness=witness)
