@@ -103,6 +103,7 @@ class Producers:
         """Make up for what a crash of Redis has lost. Call it when it is back and still nobody else can reach it."""
         now = time.monotonic()
         with self.plain_lock:
+            self._straight.connection_pool.disconnect()
             recent = {prompt.id: prompt for at, prompt in list(self._scripted) if now - at < RECENT_SECONDS}
             known = {prompt.id for prompt in list(self._again)}
             self._again.extend(prompt for name, prompt in recent.items() if name not in known)
