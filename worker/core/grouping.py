@@ -65,11 +65,13 @@ def request_bytes(entry_id: str, params: bytes) -> int:
 class Window:
     """The head of a lane as far as it has been read, from the lane's cursor `after` on.
 
+    `incarnation` is the life of Redis it was read in: another life may not know the entries.
     `add` answers False, and changes nothing, when the entry would push the window over its limits.
     """
 
     after: str
     limits: Limits
+    incarnation: str = ""
     first: str | None = None
     deadline: float | None = None
     full: Trigger | None = None
