@@ -136,7 +136,7 @@ def test_a_killed_process_forgets_no_batch(folder: Path, requests: Callable[...,
                 counts.append(json.load(answer)["prompts_committed"])
             headers = {"x-api-key": KEY, "anthropic-version": "2026-10-21"}
             body = json.dumps(requests(5, ids=[f"d_b_{number}_{row}" for row in range(5)])).encode()
-            request = urllib.request.Request(f"{url}/v1/messages/batches", data=body, headers=headers)  # noqa: S310
+            request = urllib.request.Request(f"{url}/v1/messages/batches", data=body, headers=headers)  # noqa: S310  # ours
             with urllib.request.urlopen(request) as answer:  # noqa: S310  # our own
                 assert answer.status == 200
             process.send_signal(signal.SIGKILL)

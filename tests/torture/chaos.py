@@ -4,19 +4,22 @@ import random
 import signal
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import redis
 from api_faults import conjure
 from processes import Process
 from proxy import AFTER, BEFORE
+from sight import SYNCED, SYNCED_FINISH
 from stage import LANES, LEASE, Stage
 from weather import CALM, WEATHERS
 
 AIMS = (
-    *("submit", "submit", "accept", "seal", "settle", "finish", "advance", "adopt", "claim", "split", "eject"),
+    *("submit", "submit", "accept", "seal", "settle", SYNCED_FINISH, "advance", "adopt", "claim", "split", "eject"),
     *("appendfsync always", "appendfsync everysec", "knock", "mark", "reserve", "renew", "enqueue"),
     *("POST head", "POST last byte", "POST last byte", "POST last byte", "GET list", "GET batch", "GET results"),
     "DELETE batch",
@@ -30,6 +33,9 @@ TOGETHER = 0.04
 
 POWER_CUTS = 0.6
 """The share of Redis' deaths in which it also loses what was not synced."""
+
+STRANGERS_LAST = 120.0
+"""Seconds after which strangers delete a batch: by then nobody can still take it for one of ours."""
 
 LONG_FREEZE = (9.0, 14.0)
 """Longer than the horizon: whatever the frozen process was about to do is out of date when it wakes up."""
@@ -72,6 +78,7 @@ class Chaos:
         self._next_blow = self._next_weather = self._next_faults = self._next_stranger = 0.0
         self._seen: dict[Any, int] = {}
         self._revoked = False
+        self._strangers: deque[tuple[float, str]] = deque()
         self.paused = False
 
     @property
@@ -81,7 +88,7 @@ class Chaos:
 
     def witness(self, owner: str, moment: str, side: str) -> bool:
         """Strike if this is the moment; called by the proxy, in its thread, while the traffic waits."""
-        if (moment, side) == ("submit", AFTER):
+        if moment in SYNCED and side == AFTER:
             self.stage.appendonly.note_synced()
         with self._lock:
             aim = next((aim for aim in self._aims if (aim.moment, aim.side) == (moment, side)), None)
@@ -273,14 +280,15 @@ class Chaos:
         sizes: list[int] = []
         process = self.stage.redis.process
         if process is not None and process.alive and not process.frozen:
-            with self.stage.redis.client(timeout=0.5) as client:
-                try:
-                    for lane in LANES:
-                        found: Any = client.zrange(f"batchmill:{{{lane}}}:unposted", 0, -1, withscores=True)
-                        sizes += [int(score) for _, score in found]
-                except (OSError, Exception):  # noqa: BLE001 - Redis may die at any time here
-                    return
+            with self.stage.redis.client(timeout=0.5) as client, suppress(redis.RedisError, OSError):
+                for lane in LANES:
+                    found: Any = client.zrange(f"batchmill:{{{lane}}}:unposted", 0, -1, withscores=True)
+                    sizes += [int(score) for _, score in found]
         usable = [size for size in sizes if size]
         count = self._chance.choice(usable) if usable else self._chance.randrange(1, 40)
-        if self.stage.ask_api("POST", "batches", {"count": count}) is not None:
+        made = self.stage.ask_api("POST", "batches", {"count": count})
+        if made is not None:
             self.strangers += 1
+            self._strangers.append((time.monotonic(), made["id"]))
+        if self._strangers and time.monotonic() - self._strangers[0][0] > STRANGERS_LAST:
+            self.stage.ask_api("POST", f"batches/{self._strangers.popleft()[1]}/delete", {})

@@ -1,8 +1,8 @@
 """Power cuts: a Redis that was killed comes back without what its append-only file had not synced.
 
 A SIGKILL alone loses next to nothing, since what was written is with the system. What is synced for sure is known: all
-there was when the answer to an intent came by, for that was written under `appendfsync always`, and what is older than
-two seconds, as `everysec` promises.
+there was when the answer to an intent (or to a settling whose remote batch is deleted next) came by, for that was
+written under `appendfsync always`, and what is older than two seconds, as `everysec` promises.
 """
 
 import random

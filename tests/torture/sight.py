@@ -13,6 +13,11 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 LONGEST_HEAD = 1 << 16
 
 LAST_BYTE = "POST last byte"
+SYNCED_FINISH = "finish (synced)"
+SYNCED = ("submit", SYNCED_FINISH)
+"""Written in a turn of the durability barrier: when the answer comes by, all there is is on disk."""
+
+TURN = b":barrier\r\n"
 OPERATIONS = {
     (b"POST", False, None): "POST head",
     (b"GET", False, None): "GET list",
@@ -21,7 +26,10 @@ OPERATIONS = {
     (b"DELETE", True, None): "DELETE batch",
 }
 
-SCRIPTS = {hashlib.sha1(script.text.encode()).hexdigest(): name for name, script in read_scripts().items()}  # noqa: S324
+SCRIPTS = {
+    hashlib.sha1(script.text.encode(), usedforsecurity=False).hexdigest(): name
+    for name, script in read_scripts().items()
+}
 """The names of our scripts by what Redis calls them."""
 
 
@@ -33,11 +41,20 @@ class Sight(Protocol):
 
 
 class RedisSight:
-    """Knows the ledger's scripts and the turns of the durability barrier; dramatiq's scripts are knocks."""
+    """Knows the ledger's scripts and the turns of the durability barrier; dramatiq's scripts are knocks.
+
+    A `finish` in such a turn is a moment of its own, for its answer means that all until then is synced.
+    """
+
+    def __init__(self) -> None:
+        self._takes_turns = False
 
     def see(self, piece: bytes) -> list[str]:
         """See the protocol."""
+        self._takes_turns = self._takes_turns or TURN in piece
         seen = [SCRIPTS.get(match[1].decode(), "knock") for match in SCRIPT.finditer(piece)]
+        if self._takes_turns:
+            seen = [SYNCED_FINISH if name == "finish" else name for name in seen]
         seen += [f"appendfsync {match[1].decode()}" for match in SYNC.finditer(piece)]
         return seen
 

@@ -40,6 +40,16 @@ def test_scripts_and_turns_of_the_barrier_have_names() -> None:
     assert sorted(RedisSight().see(stream)) == ["appendfsync always", "knock", "submit"]
 
 
+def test_a_finish_in_a_turn_of_the_barrier_is_told_apart() -> None:
+    """Its answer proves that everything is synced; another finish proves nothing."""
+    digest = next(digest for digest, name in SCRIPTS.items() if name == "finish")
+    call = b"*3\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n0\r\n" % digest.encode()
+    sight = RedisSight()
+    assert sight.see(call) == ["finish"]
+    assert sight.see(b"*6\r\n$3\r\nSET\r\n$17\r\nbatchmill:barrier\r\n$4\r\nname\r\n") == []
+    assert sight.see(call) == ["finish (synced)"]
+
+
 def test_slices_are_the_whole() -> None:
     """Nothing is lost or moved by slicing."""
     chance = random.Random(3)

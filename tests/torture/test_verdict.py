@@ -44,7 +44,7 @@ class Scene:
             ]
             headers = {"x-api-key": "sk-ant-x", "anthropic-version": "2026-10-21"}
             body = json.dumps({"requests": requests}).encode()
-            asked = urllib.request.Request(f"{simulator.url}/v1/messages/batches", data=body, headers=headers)  # noqa: S310
+            asked = urllib.request.Request(f"{simulator.url}/v1/messages/batches", data=body, headers=headers)  # noqa: S310  # ours
             urllib.request.urlopen(asked).close()  # noqa: S310  # our own
 
     def write(self, name: str, rows: list[dict[str, Any]]) -> None:
