@@ -30,7 +30,7 @@ class Batcher:
         """Look at one lane and seal at most one batch; returns seconds until the next look, None: when one is due."""
         settings = self._config.lane(lane)
         marks = self._ledger.lanes.marks(lane)
-        window = self._window(lane, marks.cursor, settings)
+        window = self._window(lane, marks, settings)
         self._ledger.lanes.extend(lane, window)
         window.notice(marks.now)
         decision = decide(
@@ -76,11 +76,13 @@ class Batcher:
                 self._telemetry.prompts_refused(lane, unusable)
         return AT_ONCE
 
-    def _window(self, lane: str, cursor: str, settings: Lane) -> Window:
+    def _window(self, lane: str, marks: Marks, settings: Lane) -> Window:
         limits = Limits(settings.max_count, settings.max_bytes, settings.max_age)
         window = self._windows.get(lane)
-        if window is None or window.after != cursor or window.limits != limits:
-            window = self._windows[lane] = Window(after=cursor, limits=limits)
+        seen = (marks.cursor, limits, marks.incarnation)
+        if window is None or (window.after, window.limits, window.incarnation) != seen:
+            # a Redis that was restarted may have lost entries that this window has
+            window = self._windows[lane] = Window(marks.cursor, limits, marks.incarnation)
         return window
 
     def _taken(self) -> set[int]:

@@ -6,6 +6,7 @@ of a delivered batch are entries deleted. A crash in between repeats what is har
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from worker.batches_api import ApiError, BatchesApi, NotFound, Truncated
 from worker.clock import Clock
@@ -17,11 +18,12 @@ from worker.core.lifecycle import Event
 from worker.core.model import Batch, Claim, State
 from worker.core.schedule import backoff
 from worker.deliveries import Deliveries, NoSinkLeftError
-from worker.ledger.barrier import Barrier, NotDurableError
+from worker.ledger.barrier import Barrier
 from worker.ledger.batches import NEVER
 from worker.ledger.lease import LeaseKeeper, Leases, LostLeaseError, StoppingError
 from worker.ledger.ledger import Ledger
 from worker.ledger.prompts import SETTLE_CHUNK, Settlement
+from worker.ledger.store import LedgerUnavailableError
 from worker.parking import ROWS, Parking
 from worker.readings import GarbledError, Reading, Write, abandoned
 from worker.sinks import Sink
@@ -152,17 +154,37 @@ class Drainer:
                 self._settle_chunk(batch, claim, lease, chunk, now)
                 chunk = []
         self._settle_chunk(batch, claim, lease, chunk, now)
-        answer = self._ledger.batches.finish(
-            batch,
-            fence=claim.fence,
-            retention=self._config.retention,
-            dead_before=now - self._config.dead_retention,
-        )
+        answer, durable = self._finish(batch, claim, now)
         if answer != "STALE":  # MINE: the first reply was lost, for a chunk was settled under this claim just before
             self._tell(batch, reading, now)
             if not account.parks:
                 self._parking.answered(batch)
-            self._delete_remote(batch)
+            if durable:
+                self._delete_remote(batch)
+
+    def _finish(self, batch: Batch, claim: Claim, now: float) -> tuple[str, bool]:
+        """Close the batch; returns the answer, and whether its remote batch is to be deleted and may be.
+
+        A Redis that forgot the settling would look for the remote batch again, and take its absence for proof that
+        nothing was ever made: so it is on disk before that is true.
+        """
+
+        def finish(connection: Any) -> str:
+            return self._ledger.batches.finish(
+                batch,
+                fence=claim.fence,
+                retention=self._config.retention,
+                dead_before=now - self._config.dead_retention,
+                on=connection,
+            )
+
+        if not self._config.poll.delete_when_settled or batch.remote_id is None:
+            return finish(None), False
+        try:
+            return self._barrier.durably(finish), True
+        except LedgerUnavailableError as error:
+            self._telemetry.warning("remote.not_deleted", remote_id=batch.remote_id, outcome=str(error))
+            return finish(None), False
 
     def _settle_chunk(
         self, batch: Batch, claim: Claim, lease: LeaseKeeper, chunk: list[Settlement], now: float
@@ -195,14 +217,8 @@ class Drainer:
         )
 
     def _delete_remote(self, batch: Batch) -> None:
-        if not self._config.poll.delete_when_settled or batch.remote_id is None:
-            return
         try:
-            # a Redis that came back without the settling would want the results once more
-            self._ledger.deployment.sync(self._barrier.durably, at=self._clock.now())
-            self._api.delete(batch.remote_id)
-        except NotDurableError:
-            self._telemetry.warning("remote.not_deleted", remote_id=batch.remote_id, outcome="not_durable")
+            self._api.delete(batch.remote_id or "")
         except ApiError as error:
             self._telemetry.warning("remote.not_deleted", remote_id=batch.remote_id, outcome=error.outcome)
 

@@ -68,10 +68,12 @@ class Window:
     `add` answers False, and changes nothing, when the entry would push the window over its limits. `seen_at` is when
     its first entry was noticed: an entry id may name a time to come (its producer chose it, or a clock was put back),
     and Redis then gives every later entry of the stream such an id too.
+    `incarnation` is the life of Redis it was read in: another life may not know the entries.
     """
 
     after: str
     limits: Limits
+    incarnation: str = ""
     first: str | None = None
     seen_at: float | None = None
     deadline: float | None = None

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import redis
 
-from worker.ledger.store import LedgerRefusedError, LedgerUnavailableError, ServerFacts, Store
+from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError, ServerFacts, Store
 
 WAIT_MS = 2_000
 HONEST_WAITAOF = (8, 0)
@@ -132,6 +132,26 @@ class AppendFsyncBarrier:
                 pipe.execute()
 
 
+def _is_usual(store: Store) -> bool:
+    """Whether `always` is the operator's own setting: looked up with our mark at one instant, between any two turns.
+
+    One after the other, the setting would be seen in a turn of another process and the mark when it has ended.
+    """
+
+    def ask(connection: Any) -> bool:
+        with connection.pipeline() as pipe:
+            pipe.exists(store.keys.barrier_mark)
+            pipe.config_get("appendfsync")
+            marked, setting = pipe.execute()
+            return not marked and setting.get("appendfsync") == "always"
+
+    try:
+        with store.write_connection() as connection:
+            return bool(store.transact(ask, on=connection))
+    except LedgerFullError:
+        return False  # a full Redis takes no transaction; taking turns is right in either case
+
+
 def choose_barrier(
     setting: str, *, store: Store, facts: ServerFacts, owner: str, wait: Callable[[float], object]
 ) -> Barrier:
@@ -147,14 +167,15 @@ def choose_barrier(
         return PlainBarrier("none", "the server keeps no append-only file")
     if setting == "always":
         return PlainBarrier("always", "redis.barrier says so")
-    marked = store.read("exists", store.keys.barrier_mark)
-    if facts.appendfsync == "always" and not marked:
+    if facts.appendfsync == "always" and _is_usual(store):
         return PlainBarrier("always", "the server syncs every write")
     honest = facts.name == "redis" and facts.version >= HONEST_WAITAOF
     if setting == "waitaof" or (setting == "auto" and honest):
         return WaitAofBarrier(store, "redis.barrier says so" if setting == "waitaof" else "Redis 8.0 or later")
     try:
-        store.write("config_set", "appendfsync", facts.appendfsync)
+        # to try appendfsync itself could end the turn of another process in the middle, or make its `always` last
+        name = "no-appendfsync-on-rewrite"
+        store.write("config_set", name, store.read("config_get", name)[name])
     except LedgerRefusedError:
         return PlainBarrier("none", "the server forbids CONFIG SET and its WAITAOF is no fsync")
     return AppendFsyncBarrier(

@@ -315,11 +315,15 @@ class Batches:
             bytes=nbytes,
         )
 
-    def finish(self, batch: Batch, *, fence: str, retention: float, dead_before: float) -> str:
-        """Close a delivered batch: OK, MINE or STALE. Dead letters older than `dead_before` (Unix s) are trimmed."""
+    def finish(self, batch: Batch, *, fence: str, retention: float, dead_before: float, on: Any = None) -> str:
+        """Close a delivered batch: OK, MINE or STALE. Dead letters older than `dead_before` (Unix s) are trimmed.
+
+        `on` is a connection of `store.write_connection`, to make it durable.
+        """
         keys = self.store.keys
         return self.store.say(
             "finish",
+            on=on,
             batch=keys.batch(batch.lane, batch.uid),
             due=keys.due(batch.lane),
             fences=keys.fences(batch.lane),

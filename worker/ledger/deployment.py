@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from worker.ledger.batches import Durably
 from worker.core.names import LANE_NAME, is_lane_name
+from worker.ledger.batches import Durably
 from worker.ledger.store import MIN_VERSION, LedgerRefusedError, ServerFacts, Store
 
 SCHEMA = "1"

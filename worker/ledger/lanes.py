@@ -23,6 +23,7 @@ class Marks:
 
     now: float
     cursor: str
+    incarnation: str
     paused: str | None
     parked: str | None
     flush_to: str | None
@@ -50,14 +51,15 @@ class Lanes:
         time, fields, unposted = self.store.read_all(
             [
                 ("time",),
-                ("hmget", keys.lane(lane), "cursor", "paused", "parked", "flush_to"),
+                ("hmget", keys.lane(lane), "cursor", "incarnation", "paused", "parked", "flush_to"),
                 ("zcard", keys.unposted(lane)),
             ]
         )
-        cursor, paused, parked, flush_to = (value.decode() if value else None for value in fields)
+        cursor, incarnation, paused, parked, flush_to = (value.decode() if value else None for value in fields)
         return Marks(
             now=float(time[0]) + float(time[1]) / 1e6,
             cursor=cursor or "0-0",
+            incarnation=incarnation or "",
             paused=paused,
             parked=parked,
             flush_to=flush_to,
@@ -94,7 +96,10 @@ class Lanes:
     def seal(
         self, lane: str, uid: str, window: Window, decision: Seal, *, max_unposted: int, recovered: bool = True
     ) -> str:
-        """Commit a seal: SEALED, MINE, STALE, FULL or RECOVER. Only recovery seals in a lane not yet `recovered`."""
+        """Commit a seal: SEALED, MINE, STALE, FULL or RECOVER.
+
+        Only recovery seals in a lane not yet `recovered`, and a window of whatever life.
+        """
         keys, cut = self.store.keys, decision.cut
         unusable = window.unusable_within(cut)
         self._note_unusable(lane, uid, unusable)
@@ -112,7 +117,7 @@ class Lanes:
             count=cut.count,
             unusable_count=len(unusable),
             max_unposted=max_unposted,
-            recovered="yes" if recovered else "no",
+            recovered_in=window.incarnation if recovered else "any",
             tail=[
                 *("first", window.first or cut.last, "bytes", cut.bytes, "trigger", decision.trigger),
                 *("attempt", 0, "deadline", "" if window.deadline is None else str(window.deadline)),

@@ -147,8 +147,8 @@ class Store:
         return cast("bytes", self.run(name, tail=tail, tail_keys=tail_keys, on=on, **named)).decode()
 
     def write_connection(self) -> Any:
-        """Return a context manager for one connection of its own, without repeats."""
-        return self._once.client()
+        """Return a context manager for one connection of its own, without repeats. It is connected by then."""
+        return self._reach(self._once.client)
 
     def read(self, command: str, *args: Any, **options: Any) -> Any:
         """Send a command of redis-py's that may be sent twice; a broken connection is tried again."""
