@@ -105,7 +105,9 @@ class Lanes:
             due=keys.due(lane),
             unposted=keys.unposted(lane),
             unusable=keys.unusable(lane, uid),
+            prompts=keys.prompts(lane),
             seen=window.after,
+            first=window.first or cut.last,
             last=cut.last,
             uid=uid,
             entries=cut.entries,
@@ -114,7 +116,7 @@ class Lanes:
             max_unposted=max_unposted,
             recovered="yes" if recovered else "no",
             tail=[
-                *("first", window.first or cut.last, "bytes", cut.bytes, "trigger", decision.trigger),
+                *("bytes", cut.bytes, "trigger", decision.trigger),
                 *("attempt", 0, "deadline", "" if window.deadline is None else str(window.deadline)),
             ],
         )
@@ -175,6 +177,24 @@ class Lanes:
         tail = ["barrier", barrier, "recovering_since", ""]
         answer = self.store.say("recover", lane=self.store.keys.lane(lane), incarnation=incarnation, tail=tail)
         return answer == "OK"
+
+    def tidy(self, lane: str, *, retention: float, dead_before: float, may_go: bool) -> bool:
+        """Let go of what is too old, and if it `may_go` of the lane, once nothing is left in it; True: it is gone."""
+        keys = self.store.keys
+        answer = self.store.say(
+            "tidy",
+            lane=keys.lane(lane),
+            prompts=keys.prompts(lane),
+            dead=keys.dead(lane),
+            settled=keys.settled(lane),
+            due=keys.due(lane),
+            fences=keys.fences(lane),
+            unposted=keys.unposted(lane),
+            retention_ms=int(retention * 1000),
+            dead_before=max(0, int(dead_before * 1000)),
+            may_go="yes" if may_go else "no",
+        )
+        return answer == "GONE"
 
     def stream_bytes(self, lanes: list[str]) -> dict[str, int]:
         """Return what Redis spends on each lane's stream, estimated from samples (MEMORY USAGE)."""
