@@ -27,14 +27,15 @@ def gone(app: App, lane: str) -> bool:
 def test_a_lane_that_nobody_configured_ends_with_its_last_record(bench: Bench) -> None:
     """A producer that makes up names fills neither Redis nor the daemon; the configured lanes stay."""
     app = bench.start(retention="1s")
-    names = enqueue(bench, 3, lane="visitor")
+    names = enqueue(bench, 3, lane="visitor") + enqueue(bench, 1, stem="d")
     turns(app, 1)
     assert app.ledger.deployment.lanes() == ["default", "visitor"]
-    bench.drive(app, lambda: len(bench.rows()) == 3 and bench.idle(app))
+    bench.drive(app, lambda: len(bench.rows()) == 4 and bench.idle(app))
     assert not gone(app, "visitor")
-    bench.drive(app, lambda: gone(app, "visitor"))
-    turns(app, 1)
+    bench.drive(app, lambda: gone(app, "visitor") and not bench.redis.exists("batchmill:{default}:settled"))
+    turns(app, 2)
     assert lasting(bench, "visitor") == set()
+    assert bench.redis.hexists("batchmill:{default}:lane", "cursor")
     assert app.ledger.deployment.lanes() == ["default"]
     assert set(bench.redis.hkeys("batchmill:waiting")) == {b"total", b"default"}
     has_ended_right(bench, app, names)
