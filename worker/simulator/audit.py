@@ -63,9 +63,9 @@ class Audit:
 
 
 def prompt_of(custom_id: str) -> str:
-    """The prompt a custom_id of ours stands for: an entry of a lane, told by the uid; of any other what follows `_` thrice.
+    """The prompt a custom_id stands for: its entry id and, for two lanes may have the same, what its uid tells of the lane.
 
-    Two lanes may have the same entry ids.
+    Of one that is not of our making it is what follows the third `_`, or all of it if there is none.
     """
     if (token := decode(custom_id)) is not None:
         return f"{token.uid[-LANE_LENGTH:]} {token.entry_id}"
