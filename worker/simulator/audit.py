@@ -63,7 +63,7 @@ class Audit:
 
 
 def prompt_of(custom_id: str) -> str:
-    """The prompt a custom_id stands for: its entry id and, as two lanes may have the same, what its uid says of the lane.
+    """The prompt a custom_id stands for: its entry id and, as two lanes may have it, what its uid says of the lane.
 
     Of one that is not of our making it is what follows the third `_`, or all of it if there is none.
     """
