@@ -73,7 +73,11 @@ class Rescuer:
         past = self._ledger.lanes.past(lane)
         if past.incarnation == incarnation and past.barrier == self._barrier.kind:
             return
-        sure = past.incarnation is None or past.incarnation == incarnation or past.barrier != "none"
+        if past.incarnation is None:
+            # no record is no proof of a new lane where the record itself may have been forgotten
+            sure = self._barrier.kind != "none" or not self._ledger.lanes.may_be_older(lane)
+        else:
+            sure = past.incarnation == incarnation or past.barrier != "none"
         if sure and not (past.incarnation and self._ledger.store.facts().was_replica):
             self._ledger.lanes.recovered(lane, incarnation, self._barrier.kind)
             if past.incarnation not in (None, incarnation):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.core.grouping import Limits, Seal, Window
-from worker.core.intake import Flaw, Unusable, read_prompt
+from worker.core.intake import Flaw, Unusable, entry_instant, read_prompt
 from worker.core.model import Prompt
 from worker.ledger.pages import pages
 from worker.ledger.scripts import MAX_TAIL
@@ -15,6 +15,8 @@ PAGE = 200
 """Most entries per XRANGE: a longest pause of 2.8 ms for others at 1.5 KB each (measured on Redis 7.0)."""
 
 UNSEALED_NOTE_SECONDS = 3600
+UPTIME_DOUBT = 1.0
+"""A server counts its uptime from whole second to whole second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,17 @@ class Lanes:
         fields = self.store.read("hmget", self.store.keys.lane(lane), "incarnation", "barrier", "recovering_since")
         incarnation, barrier, since = (value.decode() if value else None for value in fields)
         return Past(incarnation, barrier, float(since) if since else None)
+
+    def may_be_older(self, lane: str) -> bool:
+        """Whether a lane without a record holds prompts that the server remembers from before its present life."""
+        oldest = self.store.read("xrange", self.store.keys.prompts(lane), "-", "+", 1)
+        if not oldest:
+            return False
+        server, kept = self.store.read("info", "server"), self.store.read("info", "persistence")
+        if not kept.get("aof_enabled") and not kept.get("rdb_last_load_keys_loaded", 1):
+            return False  # it began with nothing
+        began_at = self.store.now() - float(server.get("uptime_in_seconds", 0)) + UPTIME_DOUBT
+        return entry_instant(oldest[0][0].decode()) < began_at
 
     def begin_recovery(self, lane: str) -> None:
         """Date the recovery of a lane, once."""
