@@ -25,7 +25,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types floors size bench torture lock clean
+.PHONY: help demo test check lint types floors size bench simulate torture soak lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: .venv/dev.stamp  ## measure, where there is something to measure
 
 torture: .venv/dev.stamp  ## kill, freeze and cut off everything, and count: ARGS="--kills 1000 --prompts 50000 --minutes 50"
 	@$(BIN)/python tests/torture/run.py $(ARGS)
+
+soak: .venv/dev.stamp  ## live a day in minutes and see that nothing grows: ARGS="--minutes 15"
+	@$(BIN)/python tests/soak/run.py $(ARGS)
 
 lock: $(UV_READY)  ## resolve requirements/*.txt anew from pyproject.toml
 	@mkdir -p requirements

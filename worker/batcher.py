@@ -1,6 +1,7 @@
 """The batcher: looks at a lane's window and seals its head when a limit, a deadline or an operator says so."""
 
 from collections import Counter
+from collections.abc import Collection
 
 from worker.clock import Clock
 from worker.config import Config, Lane
@@ -48,6 +49,11 @@ class Batcher:
     def limits_from(self, config: Config) -> None:
         """Take over new limits; windows that are open are read again under them."""
         self._config = config
+
+    def forget_all_but(self, lanes: Collection[str]) -> None:
+        """Forget what was read of lanes that are gone."""
+        for lane in self._windows.keys() - set(lanes):
+            del self._windows[lane]
 
     def _seal(self, lane: str, window: Window, decision: Seal, now: float) -> float | None:
         uid = spell_uid(lane, self._clock.random_bytes(UID_BYTES))

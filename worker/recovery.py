@@ -75,6 +75,7 @@ class Recovery:
         late = since + self._config.submit.horizon + CLOCK_DOUBT
         listed = [remote for remote in listing.batches if remote.created_at <= late and remote.archived_at is None]
         owned = self._ledger.batches.owners([remote.id for remote in listed], self._ledger.deployment.lanes())
+        self._tokens = {remote.id: self._tokens[remote.id] for remote in listed if remote.id in self._tokens}
         found: list[tuple[Token, RemoteBatch]] = []
         for remote in listed:
             if remote.id in owned:

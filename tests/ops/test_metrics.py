@@ -307,3 +307,16 @@ def test_a_name_of_the_ledger_cannot_be_taken_twice() -> None:
     registry.register(LedgerGauges(unreachable, in_flight_limit=1, now=lambda: NOW))
     with pytest.raises(ValueError, match="lane_depth"):
         Gauge("batchmill_lane_depth", "x", registry=registry)
+
+
+def test_a_lane_that_is_gone_leaves_no_series(telemetry: Telemetry, batch: Batch) -> None:
+    """Neither prepared ones nor counted ones: a process outlives the lanes that producers make up."""
+    telemetry.prepare(["default"], ["results"])
+    before = len(generate_latest(telemetry.registry).splitlines())
+    telemetry.prepare(["bulk"], ["results"])
+    telemetry.batch_sealed(batch)
+    telemetry.usage("bulk", "m", input=1, output=1, cache_read=0, cache_write_5m=0, cache_write_1h=0, microdollars=None)
+    assert len(generate_latest(telemetry.registry).splitlines()) > before + 50
+    telemetry.forget(["bulk", "never-seen"])
+    assert len(generate_latest(telemetry.registry).splitlines()) == before
+    assert b'lane="default"' in generate_latest(telemetry.registry)

@@ -61,7 +61,10 @@ class Deployment:
         return None if value is None else str(value.decode())
 
     def lanes(self) -> list[str]:
-        """Return the names of all lanes ever seen; what producers may have put there that is no name is passed over."""
+        """Return the names of all lanes that are configured, or that something is left of.
+
+        What producers may have put there that is no name is passed over.
+        """
         members: Iterable[bytes] = self.store.read("smembers", self.store.keys.lanes)
         names = (member.decode("utf-8", "replace") for member in members)
         return sorted(name for name in names if is_lane_name(name))
@@ -72,16 +75,29 @@ class Deployment:
         if names:
             self.store.read("sadd", self.store.keys.lanes, *names)
 
+    def strike_lanes(self, lanes: Iterable[str]) -> None:
+        """Take lanes that are gone out of the registry; one that is used again is registered or discovered anew."""
+        names = list(lanes)
+        if names:
+            self.store.read("srem", self.store.keys.lanes, *names)
+
     def discover_lanes(self) -> set[str]:
-        """Look for streams that a plain XADD made in lanes nobody configured; walks the keyspace in small steps."""
-        pattern = re.compile(re.escape(self.store.keys.prefix) + r"\{(" + LANE_NAME + r")\}:prompts")
+        """Look for streams that a plain XADD made in lanes nobody configured; walks the keyspace in small steps.
+
+        A record without a stream counts, too: whoever wrote it just as the lane went has left it to nobody.
+        """
+        pattern = re.compile(re.escape(self.store.keys.prefix) + r"\{(" + LANE_NAME + r")\}:(prompts|lane)")
         names: set[str] = set()
         cursor = None
         while cursor != 0:
-            cursor, found = self.store.read(
-                "scan", cursor or 0, match=self.store.keys.prefix + "{*}:prompts", count=1000, _type="STREAM"
-            )
-            names |= {match[1] for key in found if (match := pattern.fullmatch(key.decode("utf-8", "replace")))}
+            cursor, keys = self.store.read("scan", cursor or 0, match=self.store.keys.prefix + "{*}:[lp]*", count=1000)
+            found = [match for key in keys if (match := pattern.fullmatch(key.decode("utf-8", "replace")))]
+            types = self.store.read_all(("type", match[0]) for match in found) if found else []
+            names |= {
+                match[1]
+                for match, type_ in zip(found, types, strict=True)
+                if type_ == {"prompts": b"stream", "lane": b"hash"}[match[2]]
+            }
         return names
 
     def reserve(self, lane: str, uid: str, count: int, limit: int) -> bool:
@@ -112,7 +128,10 @@ class Deployment:
         return len(stale)
 
     def record_waiting(self, nbytes: Mapping[str, int]) -> None:
-        """Publish how many bytes each lane's stream takes, for the enqueue script's QFULL."""
-        pairs = [word for lane, size in nbytes.items() for word in (lane, str(size))]
+        """Publish how many bytes each lane's stream takes, for the enqueue script's QFULL; other lanes are gone."""
+        noted: list[bytes] = self.store.read("hkeys", self.store.keys.waiting)
+        gone = [name for each in noted if (name := each.decode()) not in nbytes and name != "total"]
+        pairs = [word for lane in gone for word in (lane, "")]
+        pairs += [word for lane, size in nbytes.items() for word in (lane, str(size))]
         pairs += ["total", str(sum(nbytes.values()))]
         self.store.run("mark", hash=self.store.keys.waiting, unless="", tail=pairs)

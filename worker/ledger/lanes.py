@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.core.grouping import Limits, Seal, Window
-from worker.core.intake import Flaw, Unusable, read_prompt
+from worker.core.intake import Flaw, Unusable, entry_instant, read_prompt
 from worker.core.model import Prompt
 from worker.ledger.pages import pages
 from worker.ledger.scripts import MAX_TAIL
@@ -15,6 +15,8 @@ PAGE = 200
 """Most entries per XRANGE: a longest pause of 2.8 ms for others at 1.5 KB each (measured on Redis 7.0)."""
 
 UNSEALED_NOTE_SECONDS = 3600
+UPTIME_DOUBT = 1.0
+"""A server counts its uptime from whole second to whole second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,9 @@ class Lanes:
             due=keys.due(lane),
             unposted=keys.unposted(lane),
             unusable=keys.unusable(lane, uid),
+            prompts=keys.prompts(lane),
             seen=window.after,
+            first=window.first or cut.last,
             last=cut.last,
             uid=uid,
             entries=cut.entries,
@@ -119,7 +123,7 @@ class Lanes:
             max_unposted=max_unposted,
             recovered_in=window.incarnation if recovered else "any",
             tail=[
-                *("first", window.first or cut.last, "bytes", cut.bytes, "trigger", decision.trigger),
+                *("bytes", cut.bytes, "trigger", decision.trigger),
                 *("attempt", 0, "deadline", "" if window.deadline is None else str(window.deadline)),
             ],
         )
@@ -170,6 +174,17 @@ class Lanes:
         incarnation, barrier, since = (value.decode() if value else None for value in fields)
         return Past(incarnation, barrier, float(since) if since else None)
 
+    def may_be_older(self, lane: str) -> bool:
+        """Whether a lane without a record holds prompts that the server remembers from before its present life."""
+        oldest = self.store.read("xrange", self.store.keys.prompts(lane), "-", "+", 1)
+        if not oldest:
+            return False
+        server, kept = self.store.read("info", "server"), self.store.read("info", "persistence")
+        if not kept.get("aof_enabled") and not kept.get("rdb_last_load_keys_loaded", 1):
+            return False  # it began with nothing
+        began_at = self.store.now() - float(server.get("uptime_in_seconds", 0)) + UPTIME_DOUBT
+        return entry_instant(oldest[0][0].decode()) < began_at
+
     def begin_recovery(self, lane: str) -> None:
         """Date the recovery of a lane, once."""
         tail = ["recovering_since", repr(self.store.now())]
@@ -180,6 +195,24 @@ class Lanes:
         tail = ["barrier", barrier, "recovering_since", ""]
         answer = self.store.say("recover", lane=self.store.keys.lane(lane), incarnation=incarnation, tail=tail)
         return answer == "OK"
+
+    def tidy(self, lane: str, *, retention: float, dead_before: float, may_go: bool) -> bool:
+        """Let go of what is too old, and if it `may_go` of the lane, once nothing is left in it; True: it is gone."""
+        keys = self.store.keys
+        answer = self.store.say(
+            "tidy",
+            lane=keys.lane(lane),
+            prompts=keys.prompts(lane),
+            dead=keys.dead(lane),
+            settled=keys.settled(lane),
+            due=keys.due(lane),
+            fences=keys.fences(lane),
+            unposted=keys.unposted(lane),
+            retention_ms=int(retention * 1000),
+            dead_before=max(0, int(dead_before * 1000)),
+            may_go="yes" if may_go else "no",
+        )
+        return answer == "GONE"
 
     def stream_bytes(self, lanes: list[str]) -> dict[str, int]:
         """Return what Redis spends on each lane's stream, estimated from samples (MEMORY USAGE)."""

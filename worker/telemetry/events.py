@@ -202,6 +202,14 @@ class Telemetry:
         """Tell that somebody started a lane again."""
         self._log.info("lane.resumed", lane=lane)
 
+    def lane_ended(self, lane: str) -> None:
+        """Tell that nothing is left of a lane that nobody configured."""
+        self._log.info("lane.ended", lane=lane)
+
+    def forget(self, lanes: Iterable[str]) -> None:
+        """Give up the label sets of lanes that are gone: a process lives longer than they do."""
+        self._metrics.forget(lanes)
+
     def sink_failed(self, sink: str, *, error_type: str, retryable: bool, retry_in: float, hint: str) -> None:
         """Tell that a delivery failed, and when it is tried again (seconds)."""
         self._metrics.sink_errors.labels(sink, self._error_type(error_type)).inc()
