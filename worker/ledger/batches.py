@@ -190,7 +190,7 @@ class Batches:
     def found(self, batch: Batch, remote: RemoteBatch, attempt: int) -> str:
         """Record a remote batch that recovery has proved to be this batch's: OK or STALE."""
         key = self.store.keys.remote(batch.lane, remote.id)
-        self.store.read("set", key, batch.uid, ex=REMOTE_SECONDS)
+        self.store.run("put", key=key, value=batch.uid, milliseconds=REMOTE_SECONDS * 1000, only_new="no")
         names = remote_fields(remote)
         fields: dict[str, Any] = dict(zip(names[::2], names[1::2], strict=True))
         posted_at = repr(batch.posted_at or self.store.now())

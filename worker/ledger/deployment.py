@@ -62,7 +62,7 @@ class Deployment:
         """Add lanes to the registry."""
         names = list(lanes)
         if names:
-            self.store.read("sadd", self.store.keys.lanes, *names)
+            self.store.run("enroll", set=self.store.keys.lanes, tail=names)
 
     def discover_lanes(self) -> set[str]:
         """Look for streams that a plain XADD made in lanes nobody configured; walks the keyspace in small steps."""

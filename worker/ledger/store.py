@@ -14,7 +14,9 @@ from worker.ledger.scripts import MAX_TAIL, Script, read_scripts
 Value = str | int | bytes
 
 MIN_VERSION = (7, 0)
-REPEATABLE = frozenset({"accept", "describe", "finish", "mark", "note_unusable", "probe", "renew", "reserve", "settle"})
+REPEATABLE = frozenset(
+    {"accept", "describe", "enroll", "finish", "mark", "note_unusable", "probe", "put", "renew", "reserve", "settle"}
+)
 """Scripts that may run twice for one call: a lost reply is asked for again instead of being passed on."""
 
 
