@@ -152,13 +152,17 @@ def choose_barrier(
     if not facts.appendonly:
         return PlainBarrier("none", "the server keeps no append-only file")
     marked = store.read("exists", store.keys.barrier_mark)
-    if facts.appendfsync == "always" and not marked:
+    if facts.appendfsync == "always" and not marked and not facts.lazy_on_rewrite:
         return PlainBarrier("always", "the server syncs every write")
     honest = facts.name == "redis" and facts.version >= HONEST_WAITAOF
     if setting == "waitaof" or (setting == "auto" and honest):
         return WaitAofBarrier(store, "redis.barrier says so" if setting == "waitaof" else "Redis 8.0 or later")
+    if facts.lazy_on_rewrite:
+        # even `always` is only a word then: during a rewrite or a snapshot Redis writes and does not sync
+        return PlainBarrier("none", "no-appendfsync-on-rewrite is yes")
     try:
-        store.write("config_set", "appendfsync", facts.appendfsync)
+        # it is at "no"; to try appendfsync itself could end another replica's turn in the middle
+        store.write("config_set", "no-appendfsync-on-rewrite", "no")
     except LedgerRefusedError:
         return PlainBarrier("none", "the server forbids CONFIG SET and its WAITAOF is no fsync")
     return AppendFsyncBarrier(

@@ -62,7 +62,7 @@ class Keys:
 
     @property
     def deployment(self) -> str:
-        """HASH: id, schema, workspace_id, accepted_at, and the intake settings producers read; lives for ever."""
+        """HASH: id, schema, workspace_id, accepted_at, emptied_at, orphans, settings of the intake; lives for ever."""
         return f"{self.prefix}deployment"
 
     @property

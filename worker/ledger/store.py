@@ -38,7 +38,10 @@ class LedgerRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server says of itself. `run_id` is new with every start; `was_replica` after a promotion."""
+    """What a server says of itself. `run_id` is new with every start; `was_replica` after a promotion.
+
+    `lazy_on_rewrite`: it does not sync its append-only file while it rewrites it or takes a snapshot.
+    """
 
     name: str
     version: tuple[int, ...]
@@ -48,6 +51,10 @@ class ServerFacts:
     appendfsync: str
     evicting: bool
     max_memory: int
+    replica: bool = False
+    cluster: bool = False
+    snapshots: bool = False
+    lazy_on_rewrite: bool = False
 
 
 class Store:
@@ -192,6 +199,10 @@ class Store:
             appendfsync=self._config("appendfsync", "unknown"),
             evicting=str(info.get("maxmemory_policy", "noeviction")) != "noeviction",
             max_memory=int(info.get("maxmemory", 0)),
+            replica=info.get("role") == "slave",
+            cluster=bool(info.get("cluster_enabled")),
+            snapshots=self._config("save", "") != "",
+            lazy_on_rewrite=self._config("no-appendfsync-on-rewrite", "no") == "yes",
         )
 
     def close(self) -> None:
