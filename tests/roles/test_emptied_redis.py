@@ -207,6 +207,19 @@ def test_results_that_nobody_waits_for_are_counted_once(bench: Bench, caplog: py
     assert sorted(row["id"] for row in bench.rows()) == names
 
 
+def test_a_batch_in_doubt_is_no_orphan(bench: Bench) -> None:
+    """Nobody owns its remote batch yet, but its record waits for it."""
+    app = bench.start()
+    bench.redis.flushall()
+    app.rescuer.step()
+    bench.simulator.control.inject({"kind": "drop_reply", "on": "create"})
+    names = enqueue(bench, 3)
+    bench.drive(app, lambda: states(app) == [State.SUBMITTING])
+    wait_until(lambda: app.rescuer.step() and app.figures().orphans is not None, description="orphans are counted")
+    assert app.figures().orphans == 0
+    ends_right(bench, app, names)
+
+
 def test_a_producer_that_plainly_adds_to_an_emptied_redis_is_served(bench: Bench) -> None:
     """It does not know that anything happened."""
     app = bench.start()
