@@ -96,7 +96,7 @@ class Drainer:
     def _open(self, batch: Batch) -> Reading:
         given_up = batch.reason == ABANDONED
         unusable: dict[str, Flaw] = abandoned(self._ledger, batch) if given_up else self._ledger.prompts.unusable(batch)
-        account = Account(batch=batch, deployment=self._deployment, unusable=unusable)
+        account = Account(batch=batch, deployment=batch.deployment or self._deployment, unusable=unusable)
         return Reading(ledger=self._ledger, account=account, prices=self._prices, now=self._ledger.store.now())
 
     def _deliver(self, batch: Batch, claim: Claim, lease: LeaseKeeper, reading: Reading) -> bool:

@@ -12,8 +12,9 @@ from worker.core.account import Account, Whose
 from worker.core.cost import PriceTable, Usage
 from worker.core.custom_id import Token, decode
 from worker.core.intake import Flaw, describe_prompt, describe_unusable
-from worker.core.model import Batch, Prompt, ResultType
+from worker.core.model import Batch, Prompt, ResultType, State
 from worker.core.rulings import (
+    SETTLED,
     Line,
     Result,
     Ruling,
@@ -99,6 +100,9 @@ class Reading:
             prompt = describe_prompt(entry_id, known, known.get(b"id", b"").decode() or entry_id)
             result = read_result(line.result)
             ruling = rule(result, prompt, self._batch)
+            if fields is None and ruling.fate == "retry" and self._batch.state is State.ENDED:
+                # of an ended batch nothing is settled yet: somebody else deleted the prompt, it cannot be sent again
+                ruling = SETTLED
             self._enter(entry_id, ruling, result, prompt)
             if ruling.fate != "retry":
                 rows.append(write_row(self._batch, prompt, line.custom_id, bytes(line.result), self._ended_at))

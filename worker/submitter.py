@@ -17,7 +17,6 @@ from worker.core.lifecycle import Event
 from worker.core.model import Batch, Claim, State
 from worker.core.schedule import poll_delay, refusal_delay
 from worker.ledger.barrier import Barrier
-from worker.ledger.batches import NEVER
 from worker.ledger.lease import LeaseKeeper, Leases, LostLeaseError, StoppingError
 from worker.ledger.ledger import Ledger
 from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError
@@ -81,10 +80,12 @@ class Intent:
         fence: str,
         listing: Listing,
         name: str,
+        deployment: str,
         clock: Clock,
         good_for: float,
     ) -> None:
         self.name = name
+        self._deployment = deployment
         self._ledger = ledger
         self._barrier = barrier
         self._batch = batch
@@ -111,6 +112,7 @@ class Intent:
             head_at=min(newest[0].created_at, self._listing.server_date or 0.0) if newest else 0.0,
             durably=self._barrier.durably,
             intent=self.name,
+            deployment=self._deployment,
         )
         if answer != "OK":
             raise IntentRefusedError(answer)
@@ -203,6 +205,7 @@ class Submitter:
             fence=claim.fence,
             listing=listing,
             name=spell(self._clock.random_bytes(INTENT_BYTES)),
+            deployment=self._deployment,
             clock=self._clock,
             good_for=self._config.submit.horizon or inf,
         )
@@ -292,8 +295,7 @@ class Submitter:
         if isinstance(error, Refused):
             self._refusals.handle(sealed, error, claim.fence)
             return
-        if sealed.failures >= SUSPICION and self._is_torn(sealed):
-            self._hold(sealed, claim, "prompts of its range were deleted from the lane by somebody else")
+        if sealed.failures >= SUSPICION and self._refusals.mend(sealed, claim.fence):
             return
         delay = refusal_delay(
             retry_after=error.retry_after,
@@ -304,17 +306,6 @@ class Submitter:
         )
         self._ledger.batches.advance(sealed, None, fence=claim.fence, delay=delay, failures=str(sealed.failures + 1))
         self._telemetry.submission_postponed(sealed, error.outcome, delay)
-
-    def _is_torn(self, batch: Batch) -> bool:
-        """Whether entries of the range are gone: its body can then never be what was sealed."""
-        return sum(1 for _ in self._ledger.prompts.entries(batch)) != batch.entries
-
-    def _hold(self, batch: Batch, claim: Claim, reason: str) -> None:
-        answer = self._ledger.batches.advance(
-            batch, Event.HOLD, fence=claim.fence, delay=NEVER, unposted=0, reason=reason
-        )
-        if answer == "OK":
-            self._telemetry.batch_held(batch, reason)
 
     def _give_back(self, batch: Batch, claim: Claim) -> None:
         """Free the batch's share of the account's queue, unless somebody else has claimed the batch and the share."""

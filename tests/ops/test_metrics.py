@@ -53,7 +53,10 @@ CONTRACT = {
     "batchmill_redis_evicting": ("gauge", set()),
     "batchmill_build_info": ("gauge", {"version", "python"}),
 }
-BEYOND_THE_CONTRACT = {"batchmill_role_errors_total": ("counter", {"role"})}
+BEYOND_THE_CONTRACT = {
+    "batchmill_role_errors_total": ("counter", {"role"}),
+    "batchmill_redis_emptied_timestamp_seconds": ("gauge", set()),
+}
 
 NOW = 10_000.0
 LANE = LaneFigures(
@@ -274,6 +277,7 @@ def test_what_the_ledger_knows_is_read_once_per_scrape() -> None:
         ("api_in_flight_limit",): 200_000,
         ("sink_pending_batches", "results"): 4,
         ("redis_evicting",): 1,
+        ("redis_emptied_timestamp_seconds",): 0,
     }
 
 

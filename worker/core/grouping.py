@@ -193,7 +193,26 @@ def cut_in_two(requests: Iterable[tuple[str, int | None]], head_count: int) -> t
     return _part(head), _part(tail)
 
 
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """What is left of a range: `entries` stream entries, `count` of them in a body of `bytes`."""
+
+    entries: int
+    count: int
+    bytes: int
+
+
+def measure(requests: Iterable[tuple[str, int | None]]) -> Remainder:
+    """Measure a range anew; `requests` as for `cut_in_two`."""
+    entries = count = nbytes = 0
+    for _, size in requests:
+        entries += 1
+        if size is not None:
+            count += 1
+            nbytes += size
+    return Remainder(entries, count, ENVELOPE_BYTES + nbytes + max(0, count - 1))
+
+
 def _part(requests: list[tuple[str, int | None]]) -> Part:
-    sizes = [size for _, size in requests if size is not None]
-    nbytes = ENVELOPE_BYTES + sum(sizes) + max(0, len(sizes) - 1)
-    return Part(requests[0][0], requests[-1][0], len(requests), len(sizes), nbytes)
+    whole = measure(requests)
+    return Part(requests[0][0], requests[-1][0], whole.entries, whole.count, whole.bytes)

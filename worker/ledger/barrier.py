@@ -75,8 +75,8 @@ class AppendFsyncBarrier:
     """Sets `appendfsync always` for the moment of the write: the reply then comes after the fsync (about 1 ms).
 
     Replicas take turns by a key that expires; whoever finds the turn no longer its own leaves the setting alone.
-    A crash in between leaves `always`, slow but safe, and a mark by which the next turn knows to end it; `always`
-    without the mark is the operator's own and stays.
+    A crash in between, or a Redis that is full, leaves `always`, slow but safe, and a mark by which the next turn knows
+    to end it; `always` without the mark is the operator's own and stays.
     """
 
     kind = "appendfsync"
@@ -104,7 +104,7 @@ class AppendFsyncBarrier:
     def _turn(self, connection: Any, name: bytes) -> Iterator[None]:
         keys, write = self._store.keys, self._store.write
         for _ in range(1000):
-            if write("set", keys.barrier, name, nx=True, px=self.TURN_MS, on=connection):
+            if self._put(keys.barrier, name, connection, milliseconds=self.TURN_MS, only_new="yes") == "OK":
                 break
             self._wait(0.005)
         else:
@@ -112,11 +112,19 @@ class AppendFsyncBarrier:
         try:
             usual = write("config_get", "appendfsync", on=connection).get("appendfsync")
             if usual != "always":
-                write("set", keys.barrier_mark, usual, on=connection)
+                self._put(keys.barrier_mark, usual, connection, milliseconds="", only_new="no")
                 write("config_set", "appendfsync", "always", on=connection)
             yield
         finally:
-            self._store.transact(lambda held: self._end_turn(held, name), on=connection)
+            try:
+                self._store.transact(lambda held: self._end_turn(held, name), on=connection)
+            except LedgerFullError:
+                # a full Redis takes no transaction, and only one ends the setting safely: it stays as a crash leaves it
+                self._store.say("drop", on=connection, key=keys.barrier, value=name)
+
+    def _put(self, key: str, value: str | bytes, connection: Any, *, milliseconds: int | str, only_new: str) -> str:
+        # a plain SET is refused by a full Redis, and what waits to be posted may be what fills it
+        return self._store.say("put", on=connection, key=key, value=value, milliseconds=milliseconds, only_new=only_new)
 
     def _end_turn(self, connection: Any, name: bytes) -> None:
         keys = self._store.keys
@@ -167,15 +175,17 @@ def choose_barrier(
         return PlainBarrier("none", "the server keeps no append-only file")
     if setting == "always":
         return PlainBarrier("always", "redis.barrier says so")
-    if facts.appendfsync == "always" and _is_usual(store):
+    if facts.appendfsync == "always" and not facts.lazy_on_rewrite and _is_usual(store):
         return PlainBarrier("always", "the server syncs every write")
     honest = facts.name == "redis" and facts.version >= HONEST_WAITAOF
     if setting == "waitaof" or (setting == "auto" and honest):
         return WaitAofBarrier(store, "redis.barrier says so" if setting == "waitaof" else "Redis 8.0 or later")
+    if facts.lazy_on_rewrite:
+        # even `always` is only a word then: during a rewrite or a snapshot Redis writes and does not sync
+        return PlainBarrier("none", "no-appendfsync-on-rewrite is yes")
     try:
-        # to try appendfsync itself could end the turn of another process in the middle, or make its `always` last
-        name = "no-appendfsync-on-rewrite"
-        store.write("config_set", name, store.read("config_get", name)[name])
+        # it is at "no"; to try appendfsync itself could end another replica's turn in the middle
+        store.write("config_set", "no-appendfsync-on-rewrite", "no")
     except LedgerRefusedError:
         return PlainBarrier("none", "the server forbids CONFIG SET and its WAITAOF is no fsync")
     return AppendFsyncBarrier(

@@ -15,6 +15,15 @@ _OPEN = ("sealed", "submitting", "in_progress", "canceling")
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Who works in this Redis, and when it was found emptied (Unix seconds). `orphans` is None until counted."""
+
+    id: str | None
+    emptied_at: float | None
+    orphans: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """Reads and marks the deployment's keys."""
 
@@ -32,12 +41,34 @@ class Deployment:
             raise LedgerRefusedError("the data in Redis is of a newer batchmill; upgrade this one")
         return str(found.decode())
 
+    def origin(self) -> Origin:
+        """Look at who works here."""
+        fields = self.store.read("hmget", self.store.keys.deployment, "id", "emptied_at", "orphans")
+        found, emptied_at, orphans = (value.decode() if value else None for value in fields)
+        return Origin(found, float(emptied_at) if emptied_at else None, int(orphans) if orphans else None)
+
+    def reclaim(self, own_id: str) -> bool:
+        """Write our id into a Redis that has forgotten it, and that it has. False: somebody else was faster."""
+        tail = ["id", own_id, "schema", SCHEMA, "emptied_at", repr(self.store.now())]
+        return self.store.say("mark", hash=self.store.keys.deployment, unless="id", tail=tail) == "OK"
+
+    def count_orphans(self, count: int) -> bool:
+        """Note how many remote batches nobody will ever fetch. False: somebody else has counted them."""
+        key = self.store.keys.deployment
+        return self.store.say("mark", hash=key, unless="orphans", tail=["orphans", str(count)]) == "OK"
+
     def check_server(self) -> ServerFacts:
-        """Return the server's facts; raises LedgerRefusedError when it is too old for `#!lua flags=allow-oom`."""
+        """Return the server's facts; raises LedgerRefusedError when batchmill cannot work on it."""
         facts = self.store.facts()
         if facts.version < MIN_VERSION:
             spelled = ".".join(map(str, facts.version))
             raise LedgerRefusedError(f"{facts.name} {spelled} is too old: batchmill needs Redis 7.0 or Valkey 8")
+        if facts.cluster:
+            raise LedgerRefusedError(
+                "it is a node of a Redis Cluster: batchmill needs all of its keys on one server"
+            )
+        if facts.replica:
+            raise LedgerRefusedError("it is a read-only replica: redis.url must lead to the master")
         return facts
 
     def incarnation(self) -> str:
@@ -73,7 +104,7 @@ class Deployment:
         """Add lanes to the registry."""
         names = list(lanes)
         if names:
-            self.store.read("sadd", self.store.keys.lanes, *names)
+            self.store.run("enroll", set=self.store.keys.lanes, tail=names)
 
     def strike_lanes(self, lanes: Iterable[str]) -> None:
         """Take lanes that are gone out of the registry; one that is used again is registered or discovered anew."""

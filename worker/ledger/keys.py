@@ -65,7 +65,7 @@ class Keys:
 
     @property
     def deployment(self) -> str:
-        """HASH: id, schema, workspace_id, accepted_at, synced_at, intake settings producers read; lives for ever."""
+        """HASH: id, schema, workspace_id, accepted_at, emptied_at, orphans, synced_at, the intake's; lives for ever."""
         return f"{self.prefix}deployment"
 
     @property

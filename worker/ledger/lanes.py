@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from worker.core.entry_ids import order
 from worker.core.grouping import Limits, Seal, Window
 from worker.core.intake import Flaw, Unusable, entry_instant, read_prompt
 from worker.core.model import Prompt
@@ -213,6 +214,35 @@ class Lanes:
             may_go="yes" if may_go else "no",
         )
         return answer == "GONE"
+
+    def remember(self, lane: str, cursor: str, sealed_entries: int) -> bool:
+        """Put the marks of a lane whose record is gone back, unless it has a cursor."""
+        tail = ["cursor", cursor, "sealed_entries", str(sealed_entries)]
+        return self.store.say("mark", hash=self.store.keys.lane(lane), unless="cursor", tail=tail) == "OK"
+
+    def head(self, lane: str) -> str | None:
+        """Return the oldest entry that waits for a batch."""
+        page = self.store.read("xrange", self.store.keys.prompts(lane), f"({self.marks(lane).cursor}", "+", 1)
+        return str(page[0][0].decode()) if page else None
+
+    def deleted(self, lane: str, head: str | None) -> str | None:
+        """Return an entry that was deleted although no batch had it yet; None when there is none.
+
+        XDEL leaves its mark on the stream; XTRIM does not, but takes `head` away, which waited a while ago.
+        """
+        # first the stream and then the cursor: what is sealed and settled in between must not look deleted
+        key = self.store.keys.prompts(lane)
+        stream, found, cursor = self.store.read_all(
+            [
+                ("xinfo_stream", key),
+                ("xrange", key, head or "-", head or "+", 1),
+                ("hget", self.store.keys.lane(lane), "cursor"),
+            ]
+        )
+        marked = stream.get("max-deleted-entry-id", b"0-0").decode() if isinstance(stream, dict) else "0-0"
+        suspects = [marked, *([head] if head and not found else [])]
+        sealed = order(cursor.decode() if cursor else "0-0")
+        return next((entry for entry in suspects if order(entry) > sealed), None)
 
     def stream_bytes(self, lanes: list[str]) -> dict[str, int]:
         """Return what Redis spends on each lane's stream, estimated from samples (MEMORY USAGE)."""

@@ -18,7 +18,10 @@ Value = str | int | bytes
 
 MIN_VERSION = (7, 0)
 REPEATABLE = frozenset(
-    {"accept", "describe", "finish", "mark", "note_unusable", "probe", "renew", "reserve", "settle", "tidy"}
+    {
+        *("accept", "describe", "enroll", "finish", "mark", "note_unusable", "probe", "put", "renew", "reserve"),
+        *("settle", "tidy"),
+    }
 )
 """Scripts that may run twice for one call: a lost reply is asked for again instead of being passed on."""
 
@@ -43,7 +46,10 @@ class LedgerRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server says of itself. `run_id` is new with every start; `was_replica` after a promotion."""
+    """What a server says of itself. `run_id` is new with every start; `was_replica` after a promotion.
+
+    `lazy_on_rewrite`: it does not sync its append-only file while it rewrites it or takes a snapshot.
+    """
 
     name: str
     version: tuple[int, ...]
@@ -53,6 +59,10 @@ class ServerFacts:
     appendfsync: str
     evicting: bool
     max_memory: int
+    replica: bool = False
+    cluster: bool = False
+    snapshots: bool = False
+    lazy_on_rewrite: bool = False
 
 
 class Store:
@@ -198,6 +208,10 @@ class Store:
             appendfsync=self._config("appendfsync", "unknown"),
             evicting=str(info.get("maxmemory_policy", "noeviction")) != "noeviction",
             max_memory=int(info.get("maxmemory", 0)),
+            replica=info.get("role") == "slave",
+            cluster=bool(info.get("cluster_enabled")),
+            snapshots=self._config("save", "") != "",
+            lazy_on_rewrite=self._config("no-appendfsync-on-rewrite", "no") == "yes",
         )
 
     def close(self) -> None:
