@@ -4,6 +4,7 @@ A ruling depends on the line, the prompt and what the batch fixed when it ended,
 that is drained twice is ruled twice the same.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -88,6 +89,8 @@ _LAST_INSTANT = 253_402_300_799.0
 """The end of the calendar, 9999-12-31T23:59:59Z: an entry id may name a later time, and needs its row all the same."""
 
 _RESULT_TYPES = frozenset(ResultType)
+# A reason ends in logs and lists, so it may not be prose: that may quote the prompt.
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 read_line = msgspec.json.Decoder(Line).decode
 read_result = msgspec.json.Decoder(Result).decode
@@ -101,7 +104,7 @@ def rule(result: Result, prompt: Prompt, batch: Batch) -> Ruling:
         return Ruling("bury", "unknown_result", prompt.attempt)
     inner = result.error.error if result.error else None
     fate = judge_row(result.type, inner.type if inner else None, inner.message if inner else None)
-    reason = (inner.type if inner and inner.type else None) or result.type
+    reason = inner.type if inner and inner.type and _WORD.fullmatch(inner.type) else result.type
     match fate:
         case Fate.PARK:
             return Ruling("retry", "account", prompt.attempt, parks=True)
