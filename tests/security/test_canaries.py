@@ -23,7 +23,7 @@ from canaries import (
     params,
     seen_in,
 )
-from security_rig import QUICK, Daemon, GuardedRedis, command, environment, guarded_redis, wait_until
+from security_rig import QUICK, Daemon, GuardedRedis, environment, guarded_redis, series, wait_until
 
 from worker.simulator import Simulator
 
@@ -57,10 +57,9 @@ class Scene:
         for path in ("/", "/livez", "/readyz", "/metrics", "/statusz", f"/{PROMPT[:0]}nothing"):
             self.answers += [str(self.daemon.get(path)), str(self.daemon.get(path, Authorization=f"Bearer {TOKEN}"))]
 
-    def command(self, *words: str) -> None:
-        """Keep what a command says."""
-        ended = command(*words, folder=self.folder, env=self.env)
-        self.listed.append(f"{words}: {ended.stdout}{ended.stderr}")
+    def command(self, *commands: tuple[str, ...]) -> None:
+        """Keep what commands say."""
+        self.listed.append(series(*commands, folder=self.folder, env=self.env))
 
     def add(self, **fields: Any) -> None:
         """XADD an entry of these fields."""
@@ -203,25 +202,25 @@ def _commands(scene: Scene) -> None:
         json.dumps({"params": {}, "id": 7}),
     ]
     (scene.folder / "given" / "bad.jsonl").write_text("\n".join(lines), "utf-8")
-    for words in (
+    (scene.folder / "given" / "good.jsonl").write_text(params(), "utf-8")
+    uid = scene.server.admin.zrange("batchmill:{default}:settled", 0, 0)[0].decode()
+    scene.command(
         ("status",),
         ("status", "--json"),
         ("top",),
         ("batches", "list", "--settled", "--json"),
         ("batches", "list", "--settled"),
+        ("batches", "show", uid),
+        ("batches", "show", uid, "--json"),
         ("dead", "list"),
         ("dead", "list", "--json"),
+        ("dead", "drop", "--all"),
         ("check",),
         ("check", "--json"),
         ("enqueue", "given/bad.jsonl"),
-        ("dead", "drop", "--all"),
-    ):
-        scene.command(*words)
-    uid = scene.server.admin.zrange("batchmill:{default}:settled", 0, 0)[0].decode()
-    scene.command("batches", "show", uid)
-    scene.command("batches", "show", uid, "--json")
+    )
     scene.simulator.control.inject({"kind": "status", "on": "list", "status": 401, "message": QUOTE})
-    scene.command("check")
+    scene.command(("check",))
 
 
 def _redis_in_trouble(scene: Scene) -> None:
@@ -229,14 +228,13 @@ def _redis_in_trouble(scene: Scene) -> None:
     admin = scene.server.admin
     used = admin.info("memory")["used_memory"]
     admin.config_set("maxmemory", max(1, used // 2))
-    for _ in range(3):
-        scene.command("enqueue", "given/bad.jsonl")
-        scene.ask()
+    scene.command(("enqueue", "given/bad.jsonl"), ("enqueue", "given/good.jsonl"), ("status",))
+    scene.ask()
     admin.config_set("maxmemory", 0)
     scene.server.stop()
     scene.wait_event("redis.lost")
     scene.ask()
-    scene.command("status")
+    scene.command(("status",), ("enqueue", "given/good.jsonl"))
     scene.server.start()
     scene.add(params=params(), id=PRODUCER)
     wait_until(scene.idle, description="settled after a restart of Redis")
@@ -257,8 +255,7 @@ def _what_nobody_foresaw(scene: Scene) -> None:
     before = scene.daemon.err.count('"event":"role.failed"')
     scene.wait_event("role.failed", more_than=before + 3)
     scene.ask()
-    scene.command("status")
-    scene.command("batches", "list", "--lane", "broken")
+    scene.command(("status",), ("batches", "list", "--lane", "broken"))
 
 
 def test_the_log_holds_no_canary_whatever_happens(scene: Scene) -> None:
