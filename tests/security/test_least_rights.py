@@ -273,6 +273,15 @@ def test_a_producer_can_do_nothing_but_enqueue(job: Job, user: str) -> None:
     assert let_through == []
 
 
+def test_no_rule_keeps_a_producer_from_trimming(job: Job) -> None:
+    """What docs/security.md admits: should Redis learn to forbid it, the rule set has to."""
+    client = job.client("producer")
+    client.xadd("batchmill:{trimmed}:prompts", {"params": "a"})
+    client.execute_command("XADD", "batchmill:{trimmed}:prompts", "MAXLEN", 0, "*", "params", "b")
+    assert job.server.admin.xlen("batchmill:{trimmed}:prompts") == 0
+    client.close()
+
+
 def test_an_enqueuer_runs_no_script_of_its_own(job: Job) -> None:
     """It may load one, since the server forgets ours when it is restarted, but not run it."""
     client = job.client("enqueuer")
