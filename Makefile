@@ -25,11 +25,11 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types floors size bench lock clean
+.PHONY: help demo test check lint types floors size bench simulate torture soak lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo '  Arguments for demo, test and bench go into ARGS: make demo ARGS="--count 500"'
+	@echo '  Arguments for demo, test, bench and torture go into ARGS: make demo ARGS="--count 500"'
 
 demo: .venv/run.stamp  ## see it work on this machine, without a key or a Redis
 	@$(BIN)/batchmill demo $(ARGS)
@@ -56,6 +56,12 @@ size: .venv/dev.stamp
 
 bench: .venv/dev.stamp  ## measure, where there is something to measure
 	@if [ -d benchmarks ]; then $(BIN)/python -m benchmarks $(ARGS); else echo "There are no benchmarks yet."; fi
+
+torture: .venv/dev.stamp  ## kill, freeze and cut off everything, and count: ARGS="--kills 1000 --prompts 50000 --minutes 50"
+	@$(BIN)/python tests/torture/run.py $(ARGS)
+
+soak: .venv/dev.stamp  ## live a day in minutes and see that nothing grows: ARGS="--minutes 15"
+	@$(BIN)/python tests/soak/run.py $(ARGS)
 
 lock: $(UV_READY)  ## resolve requirements/*.txt anew from pyproject.toml
 	@mkdir -p requirements

@@ -8,7 +8,6 @@ import dramatiq
 from worker.batches_api import ApiError
 from worker.broker import KnockBroker
 from worker.core.model import Claim, State
-from worker.ledger.barrier import NotDurableError
 from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError
 from worker.telemetry import Telemetry
 
@@ -74,7 +73,7 @@ class Knocks:
             step(claims)
         except LedgerUnavailableError as error:
             self._telemetry.redis_lost(role, type(error).__name__)
-        except (LedgerFullError, LedgerRefusedError, NotDurableError, ApiError) as error:
+        except (LedgerFullError, LedgerRefusedError, ApiError) as error:
             self._telemetry.warning("step.failed", role=role, error=str(error))
         except Exception as error:  # noqa: BLE001 - the batch comes due again; the error is counted and logged
             self._telemetry.role_failed(role, error)

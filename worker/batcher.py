@@ -1,6 +1,7 @@
 """The batcher: looks at a lane's window and seals its head when a limit, a deadline or an operator says so."""
 
 from collections import Counter
+from collections.abc import Collection
 
 from worker.clock import Clock
 from worker.config import Config, Lane
@@ -30,8 +31,9 @@ class Batcher:
         """Look at one lane and seal at most one batch; returns seconds until the next look, None: when one is due."""
         settings = self._config.lane(lane)
         marks = self._ledger.lanes.marks(lane)
-        window = self._window(lane, marks.cursor, settings)
+        window = self._window(lane, marks, settings)
         self._ledger.lanes.extend(lane, window)
+        window.notice(marks.now)
         decision = decide(
             window,
             now=marks.now,
@@ -47,6 +49,11 @@ class Batcher:
     def limits_from(self, config: Config) -> None:
         """Take over new limits; windows that are open are read again under them."""
         self._config = config
+
+    def forget_all_but(self, lanes: Collection[str]) -> None:
+        """Forget what was read of lanes that are gone."""
+        for lane in self._windows.keys() - set(lanes):
+            del self._windows[lane]
 
     def _seal(self, lane: str, window: Window, decision: Seal, now: float) -> float | None:
         uid = spell_uid(lane, self._clock.random_bytes(UID_BYTES))
@@ -75,11 +82,13 @@ class Batcher:
                 self._telemetry.prompts_refused(lane, unusable)
         return AT_ONCE
 
-    def _window(self, lane: str, cursor: str, settings: Lane) -> Window:
+    def _window(self, lane: str, marks: Marks, settings: Lane) -> Window:
         limits = Limits(settings.max_count, settings.max_bytes, settings.max_age)
         window = self._windows.get(lane)
-        if window is None or window.after != cursor or window.limits != limits:
-            window = self._windows[lane] = Window(after=cursor, limits=limits)
+        seen = (marks.cursor, limits, marks.incarnation)
+        if window is None or (window.after, window.limits, window.incarnation) != seen:
+            # a Redis that was restarted may have lost entries that this window has
+            window = self._windows[lane] = Window(marks.cursor, limits, marks.incarnation)
         return window
 
     def _taken(self) -> set[int]:

@@ -33,7 +33,7 @@ class Daemon:
         self._stop_loops = threading.Event()
         self._quiet = threading.Event()
         self._worker = make_worker(app.broker, queues={str(queue) for queue in app.steps}, threads=app.config.threads)
-        self._loops = [self._loop("ticker", app.ticker.step), self._loop("rescuer", app.rescuer.step)]
+        self._loops = [self._loop("ticker", app.ticker.step), self._loop("rescuer", self._rescue)]
         if app.batcher is not None:
             self._loops.append(self._loop("batcher", self._seal_all))
         self._loops.append(self._loop("sink-checks", self._check_sinks))
@@ -57,6 +57,7 @@ class Daemon:
             failed=lambda error: app.telemetry.warning("figures.unread", error_type=type(error).__name__),
         )
         self._prepared: set[str] = set()
+        self._preparing = threading.Lock()
 
     def start(self) -> int:
         """Start everything; returns the ops port that is bound. Raises BindError."""
@@ -158,6 +159,11 @@ class Daemon:
     def _loop(self, name: str, step: Any) -> Loop:
         return Loop(name=name, step=step, clock=self._app.clock, telemetry=self._app.telemetry, stop=self._stop_loops)
 
+    def _rescue(self) -> float:
+        delay = self._app.rescuer.step()
+        self._prepare_metrics()  # lanes come and go in processes that seal nothing, too
+        return delay
+
     def _seal_all(self) -> float:
         """Let the batcher look at every lane, as long as there is something to seal.
 
@@ -168,7 +174,9 @@ class Daemon:
             return app.config.tick
         delays = [app.config.tick]
         troubles: list[Exception] = []
-        for lane in app.ledger.deployment.lanes():
+        lanes = app.ledger.deployment.lanes()
+        app.batcher.forget_all_but(lanes)
+        for lane in lanes:
             try:
                 delays.append(self._seal(app.batcher, lane))
             except LedgerUnavailableError:
@@ -207,7 +215,9 @@ class Daemon:
         return CHECK_SECONDS
 
     def _prepare_metrics(self) -> None:
-        lanes = {*self._app.config.lanes, *self._app.ledger.deployment.lanes()}
-        if lanes != self._prepared:
-            self._app.telemetry.prepare(lanes, self._app.config.sinks)
-            self._prepared = lanes
+        with self._preparing:
+            lanes = {*self._app.config.lanes, *self._app.ledger.deployment.lanes()}
+            if lanes != self._prepared:
+                self._app.telemetry.forget(self._prepared - lanes)
+                self._app.telemetry.prepare(lanes, self._app.config.sinks)
+                self._prepared = lanes

@@ -6,8 +6,9 @@ of a delivered batch are entries deleted. A crash in between repeats what is har
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from worker.batches_api import ApiError, BatchesApi, NotFound
+from worker.batches_api import ApiError, BatchesApi, NotFound, Truncated
 from worker.clock import Clock
 from worker.config import Config
 from worker.core.account import Account
@@ -17,10 +18,12 @@ from worker.core.lifecycle import Event
 from worker.core.model import Batch, Claim, State
 from worker.core.schedule import backoff
 from worker.deliveries import Deliveries, NoSinkLeftError
+from worker.ledger.barrier import Barrier
 from worker.ledger.batches import NEVER
 from worker.ledger.lease import LeaseKeeper, Leases, LostLeaseError, StoppingError
 from worker.ledger.ledger import Ledger
 from worker.ledger.prompts import SETTLE_CHUNK, Settlement
+from worker.ledger.store import LedgerUnavailableError
 from worker.parking import ROWS, Parking
 from worker.readings import GarbledError, Reading, Write, abandoned
 from worker.sinks import Sink
@@ -31,7 +34,7 @@ ABANDONED = "abandoned"
 
 FIRST_DELAY, MOST_DELAY = 1.0, 300.0
 PATIENCE = 10
-"""After so many readings that end well but do not add up, a human looks."""
+"""After so many readings that were not broken off and still do not add up, a human looks."""
 
 
 class Drainer:
@@ -43,6 +46,7 @@ class Drainer:
         config: Config,
         ledger: Ledger,
         api: BatchesApi,
+        barrier: Barrier,
         sinks: Mapping[str, Sink],
         prices: PriceTable,
         parking: Parking,
@@ -54,6 +58,7 @@ class Drainer:
         self._config = config
         self._ledger = ledger
         self._api = api
+        self._barrier = barrier
         self._sinks = sinks
         self._prices = prices
         self._parking = parking
@@ -91,7 +96,7 @@ class Drainer:
     def _open(self, batch: Batch) -> Reading:
         given_up = batch.reason == ABANDONED
         unusable: dict[str, Flaw] = abandoned(self._ledger, batch) if given_up else self._ledger.prompts.unusable(batch)
-        account = Account(batch=batch, deployment=self._deployment, unusable=unusable)
+        account = Account(batch=batch, deployment=batch.deployment or self._deployment, unusable=unusable)
         return Reading(ledger=self._ledger, account=account, prices=self._prices, now=self._ledger.store.now())
 
     def _deliver(self, batch: Batch, claim: Claim, lease: LeaseKeeper, reading: Reading) -> bool:
@@ -149,17 +154,37 @@ class Drainer:
                 self._settle_chunk(batch, claim, lease, chunk, now)
                 chunk = []
         self._settle_chunk(batch, claim, lease, chunk, now)
-        answer = self._ledger.batches.finish(
-            batch,
-            fence=claim.fence,
-            retention=self._config.retention,
-            dead_before=now - self._config.dead_retention,
-        )
+        answer, durable = self._finish(batch, claim, now)
         if answer != "STALE":  # MINE: the first reply was lost, for a chunk was settled under this claim just before
             self._tell(batch, reading, now)
             if not account.parks:
                 self._parking.answered(batch)
-            self._delete_remote(batch)
+            if durable:
+                self._delete_remote(batch)
+
+    def _finish(self, batch: Batch, claim: Claim, now: float) -> tuple[str, bool]:
+        """Close the batch; returns the answer, and whether its remote batch is to be deleted and may be.
+
+        A Redis that forgot the settling would look for the remote batch again, and take its absence for proof that
+        nothing was ever made: so it is on disk before that is true.
+        """
+
+        def finish(connection: Any) -> str:
+            return self._ledger.batches.finish(
+                batch,
+                fence=claim.fence,
+                retention=self._config.retention,
+                dead_before=now - self._config.dead_retention,
+                on=connection,
+            )
+
+        if not self._config.poll.delete_when_settled or batch.remote_id is None:
+            return finish(None), False
+        try:
+            return self._barrier.durably(finish), True
+        except LedgerUnavailableError as error:
+            self._telemetry.warning("remote.not_deleted", remote_id=batch.remote_id, outcome=str(error))
+            return finish(None), False
 
     def _settle_chunk(
         self, batch: Batch, claim: Claim, lease: LeaseKeeper, chunk: list[Settlement], now: float
@@ -192,10 +217,8 @@ class Drainer:
         )
 
     def _delete_remote(self, batch: Batch) -> None:
-        if not self._config.poll.delete_when_settled or batch.remote_id is None:
-            return
         try:
-            self._api.delete(batch.remote_id)
+            self._api.delete(batch.remote_id or "")
         except ApiError as error:
             self._telemetry.warning("remote.not_deleted", remote_id=batch.remote_id, outcome=error.outcome)
 
@@ -205,7 +228,10 @@ class Drainer:
             if batch.guessed and batch.state is State.ENDED:
                 self._ledger.batches.disown(batch, fence=claim.fence)
                 return
-        reason = f"{len(account.rulings)} of {batch.count} results"
+        self._missed(batch, claim, f"{len(account.rulings)} of {batch.count} results")
+
+    def _missed(self, batch: Batch, claim: Claim, reason: str) -> None:
+        """Read again what came whole and is not right; what never is, is for a human."""
         misses = batch.misses + 1
         if misses >= PATIENCE:
             self._hold(batch, claim, f"the results do not add up: {reason}")
@@ -215,8 +241,10 @@ class Drainer:
     def _read_again(self, batch: Batch, claim: Claim, error: Exception) -> None:
         if isinstance(error, NotFound) and batch.failures + 1 >= PATIENCE and self._is_gone(batch):
             self._hold(batch, claim, "the remote batch was deleted before its results were read")
+        elif isinstance(error, GarbledError) or (isinstance(error, Truncated) and not error.broken_off):
+            self._missed(batch, claim, str(error))
         else:
-            self._put_off(batch, claim, str(error) or "garbled line")
+            self._put_off(batch, claim, str(error))
 
     def _is_gone(self, batch: Batch) -> bool:
         try:

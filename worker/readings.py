@@ -12,12 +12,14 @@ from worker.core.account import Account, Whose
 from worker.core.cost import PriceTable, Usage
 from worker.core.custom_id import Token, decode
 from worker.core.intake import Flaw, describe_prompt, describe_unusable
-from worker.core.model import Batch, Prompt, ResultType
+from worker.core.model import Batch, Prompt, ResultType, State
 from worker.core.rulings import (
+    SETTLED,
     Line,
     Result,
     Ruling,
     TokenUsage,
+    UnreadableLineError,
     read_line,
     read_result,
     rule,
@@ -31,6 +33,13 @@ PAGE = 500
 """Most lines per page: one look into Redis and one write to the sinks each."""
 
 PAGE_BYTES = 4 * 1024 * 1024
+
+SPARE_LINES = 1000
+"""A stream may have twice the lines that are due, and so many; what has more has no end."""
+
+MOST_MODELS = 100
+LONGEST_MODEL = 128
+"""Characters. Models are counted by their names, which are the API's to choose."""
 
 _T = TypeVar("_T")
 Write = Callable[[Sequence[bytes]], None]
@@ -60,6 +69,7 @@ class Reading:
         self.account = account
         self.tallies: dict[str, Tally] = {}
         self.waits = array("d")
+        self._lines = 0
 
     def read_results(self, api: BatchesApi, write: Write) -> None:
         """Stream the remote batch's results. Raises ApiError's kinds and GarbledError; proves nothing by itself."""
@@ -75,8 +85,11 @@ class Reading:
 
     def _take(self, page: Sequence[bytes]) -> list[bytes]:
         ours: list[tuple[str, Line]] = []
+        self._lines += len(page)
+        if self._lines > 2 * self._batch.count + SPARE_LINES:
+            raise GarbledError("lines without end")
         for raw in page:
-            line = _parse(raw)
+            line = parse_line(raw)
             whose, entry_id = self.account.identify(line.custom_id)
             if whose is Whose.OURS:
                 ours.append((entry_id, line))
@@ -85,8 +98,11 @@ class Reading:
         for (entry_id, line), fields in zip(ours, described, strict=True):
             known = fields or {}
             prompt = describe_prompt(entry_id, known, known.get(b"id", b"").decode() or entry_id)
-            result = _parse_result(line)
+            result = read_result(line.result)
             ruling = rule(result, prompt, self._batch)
+            if fields is None and ruling.fate == "retry" and self._batch.state is State.ENDED:
+                # of an ended batch nothing is settled yet: somebody else deleted the prompt, it cannot be sent again
+                ruling = SETTLED
             self._enter(entry_id, ruling, result, prompt)
             if ruling.fate != "retry":
                 rows.append(write_row(self._batch, prompt, line.custom_id, bytes(line.result), self._ended_at))
@@ -101,6 +117,8 @@ class Reading:
             self._add(result.message.model, result.message.usage)
 
     def _add(self, model: str, used: TokenUsage) -> None:
+        if len(model) > LONGEST_MODEL or (model not in self.tallies and len(self.tallies) >= MOST_MODELS):
+            model = "other"
         tally = self.tallies.setdefault(model, Tally())
         written, hour = used.cache_creation_input_tokens or 0, 0
         if used.cache_creation is not None:
@@ -130,7 +148,7 @@ def first_token(api: BatchesApi, remote_id: str) -> Token | None:
     with api.results(remote_id) as lines:
         for line in lines:
             try:
-                return decode(_parse(line).custom_id)
+                return decode(parse_line(line).custom_id)
             except GarbledError:
                 break
     raise Truncated(Complaint("results without a readable first line"))
@@ -143,18 +161,12 @@ def abandoned(ledger: Ledger, batch: Batch) -> dict[str, Flaw]:
     return {entry_id: known.get(entry_id, Flaw.ABANDONED) for entry_id in entries}
 
 
-def _parse(raw: bytes) -> Line:
+def parse_line(raw: bytes) -> Line:
+    """Read one line. Raises GarbledError."""
     try:
         return read_line(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise GarbledError from None
-
-
-def _parse_result(line: Line) -> Result:
-    try:
-        return read_result(line.result)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return Result(type="unreadable")
+    except UnreadableLineError:
+        raise GarbledError("garbled line") from None
 
 
 def _pages(items: Iterable[_T], *, weigh: Callable[[_T], int] = lambda _: 0) -> Iterator[list[_T]]:

@@ -92,7 +92,7 @@ class Reconciler:
             owned=self._ledger.batches.owners([*same_count, *batch.seen], lanes),
             began_at=began_at,
             horizon=self._horizon(batch),
-            exclusive=self._config.anthropic.exclusive_workspace,
+            exclusive=self._may_guess(batch),
         )
         match conclusion:
             case Adopt(remote):
@@ -105,6 +105,19 @@ class Reconciler:
                 self._send_again(batch, claim)
             case Hold(reason):
                 self._hold(batch, claim, reason)
+
+    def _may_guess(self, batch: Batch) -> bool:
+        """Whether a lone candidate may be taken by its count: nobody else creates batches, and Redis knows all of ours.
+
+        One that was emptied does not know those posted before, and they may still commit for a while.
+        """
+        if not self._config.anthropic.exclusive_workspace:
+            return False
+        emptied_at = self._ledger.deployment.origin().emptied_at
+        if emptied_at is None:
+            return True
+        submit = self._config.submit
+        return (batch.posted_at or 0.0) > emptied_at + submit.timeout + submit.horizon
 
     def _adopt(self, batch: Batch, claim: Claim, remote: RemoteBatch, lanes: list[str], *, alone: bool) -> None:
         answer = self._ledger.batches.adopt(batch, remote, fence=claim.fence, lanes=lanes, alone=alone)
@@ -130,7 +143,7 @@ class Reconciler:
                 token = first_token(self._api, remote.id)
             except ApiError:
                 continue  # no line to be had right now; it stays a candidate
-            if token is not None and (token.deployment, token.uid) == (self._deployment, batch.uid):
+            if token is not None and (token.deployment, token.uid) == (batch.deployment or self._deployment, batch.uid):
                 self._adopt(batch, claim, remote, lanes, alone=False)
                 return
             ruled_out.add(remote.id)

@@ -11,7 +11,7 @@ from worker.clock import Clock
 from worker.config import Config
 from worker.core.custom_id import spell_uid
 from worker.core.errors import Refusal, Verdict, judge_refusal
-from worker.core.grouping import cut_in_two, request_bytes
+from worker.core.grouping import cut_in_two, measure, request_bytes
 from worker.core.intake import Flaw
 from worker.core.model import Batch
 from worker.core.schedule import refusal_delay
@@ -77,6 +77,18 @@ class Refusals:
         answer = self._ledger.batches.split(batch, parts, tail_uid, fence=fence, probe=probe, delay=delay)
         if answer == "OK":
             self._telemetry.batch_split(batch, 2)
+
+    def mend(self, batch: Batch, fence: str) -> bool:
+        """Let a batch go on with what is left of it, should somebody have deleted prompts of it; False: nobody has.
+
+        Its body could never be what was sealed. Those that are gone leave nothing to tell anybody about.
+        """
+        left = measure(self._requests(batch))
+        if left.entries == batch.entries:
+            return False
+        if self._ledger.batches.mend(batch, left, fence=fence) == "OK":
+            self._telemetry.prompts_vanished(batch, batch.entries - left.entries)
+        return True
 
     def note_accepted(self) -> None:
         """Remember that the account can create batches."""

@@ -1,10 +1,14 @@
 """The rescuer: brings lanes back after a restart of Redis, and takes back what crashed workers left behind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from worker.clock import Clock
 from worker.config import Config
-from worker.ledger.barrier import Barrier
+from worker.core.entry_ids import order
+from worker.core.model import State
+from worker.ledger.barrier_in_force import BarrierInForce
+from worker.ledger.deployment import Origin
+from worker.ledger.fitness import weaknesses
 from worker.ledger.ledger import Ledger
 from worker.telemetry import Telemetry
 
@@ -14,18 +18,19 @@ WAITING_SECONDS = 5.0
 
 
 class Rescuer:
-    """Watches Redis' incarnation, the registry of lanes and the shares of the account's queue."""
+    """Watches Redis' incarnation and whose data it holds, the registry of lanes and the shares of the queue."""
 
     def __init__(
         self,
         *,
         config: Config,
         ledger: Ledger,
-        barrier: Barrier,
+        barrier: BarrierInForce,
         telemetry: Telemetry,
         clock: Clock,
         deployment: str,
         recover_by_token: Callable[[str], bool],
+        count_orphans: Callable[[float], object],
         tidy_knocks: Callable[[], object],
     ) -> None:
         self._config = config
@@ -35,42 +40,76 @@ class Rescuer:
         self._clock = clock
         self._deployment = deployment
         self._recover_by_token = recover_by_token
+        self._count_orphans = count_orphans
         self._tidy_knocks = tidy_knocks
         self._incarnation = ""
+        self._weak: set[str] = set()
+        self._heads: dict[str, str | None] = {}
+        self._deleted: dict[str, str] = {}
         self._housekeeping_at = 0.0
         self._waiting_at = 0.0
 
     def step(self) -> float:
         """Look once; returns seconds until the next look."""
         incarnation = self._ledger.deployment.incarnation()
+        origin = self._ledger.deployment.origin()
+        if origin.id != self._deployment:
+            self._claim_what_is_ours(origin)
         if incarnation != self._incarnation:
             self._register()
+        if incarnation != self._incarnation or self._barrier.doubtful:
+            self._look_at_server()
             self._incarnation = incarnation
         for lane in self._ledger.deployment.lanes():
             self._recover(lane, incarnation)
+        if origin.emptied_at is not None and origin.orphans is None:
+            self._count_orphans(origin.emptied_at)
         now = self._clock.monotonic()
         if now >= self._waiting_at:
             self._waiting_at = now + WAITING_SECONDS
             self._publish_waiting()
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_SECONDS
-            self._ledger.deployment.sweep_in_flight()
-            self._ledger.deployment.register_lanes(self._ledger.deployment.discover_lanes())
-            self._tidy_knocks()
+            self._keep_house()
         return self._config.tick * LOOK_TICKS
 
-    def _register(self) -> None:
-        """Write our id and lanes again should Redis have come back empty: results of ours stay ours."""
-        found = self._ledger.deployment.enter(self._deployment)
-        if found != self._deployment:
+    def _claim_what_is_ours(self, origin: Origin) -> None:
+        """Write our id again should Redis have come back empty, or have been emptied: results of ours stay ours."""
+        if origin.id is None and self._ledger.deployment.reclaim(self._deployment):
+            self._telemetry.redis_emptied(self._deployment)
+        if self._ledger.deployment.enter(self._deployment) != self._deployment:
             raise ForeignDeploymentError
+        self._register()
+
+    def _register(self) -> None:
+        intake = self._config.intake
+        told = {"dedupe_ttl": str(int(intake.dedupe_ttl)), "intake_max_bytes": str(intake.max_bytes)}
+        self._ledger.deployment.note(**told)
         self._ledger.deployment.register_lanes(self._config.lanes)
+
+    def _look_at_server(self) -> None:
+        """Choose the barrier for the server that is there, and tell what endangers a promise, each thing once."""
+        facts = self._ledger.store.facts()
+        if self._barrier.choose(facts):
+            self._telemetry.barrier_chosen(self._barrier.kind, self._barrier.reason)
+        found = {weakness.word: weakness for weakness in weaknesses(facts)}
+        for word in sorted(found.keys() - self._weak):
+            weakness = found[word]
+            self._telemetry.redis_weak(word, weakness.detail, weakness.hint, grave=weakness.grave)
+        for word in sorted(self._weak - found.keys()):
+            self._telemetry.redis_strong(word)
+        self._weak = set(found)
 
     def _recover(self, lane: str, incarnation: str) -> None:
         past = self._ledger.lanes.past(lane)
-        if past.incarnation == incarnation and past.barrier == self._barrier.kind:
-            return
-        sure = past.incarnation is None or past.incarnation == incarnation or past.barrier != "none"
+        if past.incarnation == incarnation and past.barrier in (self._barrier.kind, "none"):
+            return  # what one replica posted without a barrier stays in need of recovery, whatever the others have
+        if past.incarnation is None:
+            self._remember(lane)
+            # no record is no proof of a new lane where the record itself may have been forgotten
+            sure = self._barrier.kind != "none" or not self._ledger.lanes.may_be_older(lane)
+        else:
+            sure = past.incarnation == incarnation or past.barrier != "none"
         if sure and not (past.incarnation and self._ledger.store.facts().was_replica):
             self._ledger.lanes.recovered(lane, incarnation, self._barrier.kind)
             if past.incarnation not in (None, incarnation):
@@ -83,6 +122,57 @@ class Rescuer:
         if self._recover_by_token(lane):
             self._ledger.lanes.recovered(lane, incarnation, self._barrier.kind)
             self._telemetry.recovery_finished(lane, self._ledger.store.now() - past.recovering_since)
+
+    def _tidy_lanes(self) -> None:
+        """Let go of what is too old in every lane, and of lanes that nobody configured and nothing is left of."""
+        lanes, config = self._ledger.deployment.lanes(), self._config
+        strangers = [lane for lane in lanes if lane not in config.lanes]
+        # which remote batches are whose is asked of all lanes: while somebody is in doubt, no lane may be missing
+        may_go = set() if strangers and self._any_in_doubt(lanes) else set(strangers)
+        gone = [
+            lane
+            for lane in lanes
+            if self._ledger.lanes.tidy(
+                lane,
+                retention=config.retention,
+                dead_before=self._ledger.store.now() - config.dead_retention,
+                may_go=lane in may_go,
+            )
+        ]
+        self._ledger.deployment.strike_lanes(gone)
+        for lane in gone:
+            self._telemetry.lane_ended(lane)
+
+    def _any_in_doubt(self, lanes: Sequence[str]) -> bool:
+        live = [(lane, uid) for lane in lanes for uid in self._ledger.batches.live(lane)]
+        return any(batch.state is State.SUBMITTING for batch in self._ledger.batches.get_many(live))
+
+    def _remember(self, lane: str) -> None:
+        """Put the cursor back where it was, should somebody have deleted the lane's record: or all is sealed again."""
+        live = [(lane, uid) for uid in self._ledger.batches.live(lane)]
+        batches = self._ledger.batches.get_many(live)
+        if batches:
+            last = max((batch.last for batch in batches), key=order)
+            if self._ledger.lanes.remember(lane, last, sum(batch.entries for batch in batches)):
+                self._telemetry.lane_forgotten(lane)
+
+    def _keep_house(self) -> None:
+        self._look_at_server()
+        self._ledger.deployment.sweep_in_flight()
+        self._tidy_lanes()
+        found = self._ledger.deployment.discover_lanes()
+        self._ledger.deployment.register_lanes({*self._config.lanes, *found})
+        for lane in self._ledger.deployment.lanes():
+            self._look_for_deletions(lane)
+        self._tidy_knocks()
+
+    def _look_for_deletions(self, lane: str) -> None:
+        """Tell, once for each, of waiting prompts that somebody deletes: only what is settled is ours to delete."""
+        deleted = self._ledger.lanes.deleted(lane, self._heads.get(lane))
+        if deleted is not None and self._deleted.get(lane) != deleted:
+            self._deleted[lane] = deleted
+            self._telemetry.prompts_deleted(lane, deleted)
+        self._heads[lane] = self._ledger.lanes.head(lane)
 
     def _publish_waiting(self) -> None:
         lanes = self._ledger.deployment.lanes()

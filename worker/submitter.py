@@ -16,8 +16,7 @@ from worker.core.custom_id import MAX_ATTEMPT, prefix, spell
 from worker.core.lifecycle import Event
 from worker.core.model import Batch, Claim, State
 from worker.core.schedule import poll_delay, refusal_delay
-from worker.ledger.barrier import Barrier, NotDurableError
-from worker.ledger.batches import NEVER
+from worker.ledger.barrier import Barrier
 from worker.ledger.lease import LeaseKeeper, Leases, LostLeaseError, StoppingError
 from worker.ledger.ledger import Ledger
 from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError
@@ -81,10 +80,12 @@ class Intent:
         fence: str,
         listing: Listing,
         name: str,
+        deployment: str,
         clock: Clock,
         good_for: float,
     ) -> None:
         self.name = name
+        self._deployment = deployment
         self._ledger = ledger
         self._barrier = barrier
         self._batch = batch
@@ -97,8 +98,8 @@ class Intent:
     def __call__(self) -> None:
         """Commit the intent and make it durable.
 
-        Raises IntentRefusedError, NotDurableError, the ledger's errors, or NotSent when this process was frozen
-        meanwhile for so long that the intent no longer stands.
+        Raises IntentRefusedError, the ledger's errors (NotDurableError among them), or NotSent when this process was
+        frozen meanwhile for so long that the intent no longer stands.
         """
         self.asked = True
         began = self._clock.monotonic()
@@ -107,9 +108,11 @@ class Intent:
             self._batch,
             fence=self._fence,
             head=newest[0].id if newest else "",
-            head_at=self._listing.server_date or 0.0,
+            # a lower bound of what is newer; a proxy's clock may be anything
+            head_at=min(newest[0].created_at, self._listing.server_date or 0.0) if newest else 0.0,
             durably=self._barrier.durably,
             intent=self.name,
+            deployment=self._deployment,
         )
         if answer != "OK":
             raise IntentRefusedError(answer)
@@ -202,6 +205,7 @@ class Submitter:
             fence=claim.fence,
             listing=listing,
             name=spell(self._clock.random_bytes(INTENT_BYTES)),
+            deployment=self._deployment,
             clock=self._clock,
             good_for=self._config.submit.horizon or inf,
         )
@@ -217,7 +221,7 @@ class Submitter:
             self._doubt(posted, error)
         except (NotSent, Refused) as error:
             self._give_up(self._withdraw(posted, intent.name) if intent.asked else batch, claim, error)
-        except (LedgerUnavailableError, LedgerFullError, LedgerRefusedError, NotDurableError):
+        except (LedgerUnavailableError, LedgerFullError, LedgerRefusedError):
             if intent.asked:
                 # whether the intent stands is unknown, but this process knows that its last byte never left
                 self._withdraw(posted, intent.name)
@@ -291,8 +295,7 @@ class Submitter:
         if isinstance(error, Refused):
             self._refusals.handle(sealed, error, claim.fence)
             return
-        if sealed.failures >= SUSPICION and self._is_torn(sealed):
-            self._hold(sealed, claim, "prompts of its range were deleted from the lane by somebody else")
+        if sealed.failures >= SUSPICION and self._refusals.mend(sealed, claim.fence):
             return
         delay = refusal_delay(
             retry_after=error.retry_after,
@@ -303,17 +306,6 @@ class Submitter:
         )
         self._ledger.batches.advance(sealed, None, fence=claim.fence, delay=delay, failures=str(sealed.failures + 1))
         self._telemetry.submission_postponed(sealed, error.outcome, delay)
-
-    def _is_torn(self, batch: Batch) -> bool:
-        """Whether entries of the range are gone: its body can then never be what was sealed."""
-        return sum(1 for _ in self._ledger.prompts.entries(batch)) != batch.entries
-
-    def _hold(self, batch: Batch, claim: Claim, reason: str) -> None:
-        answer = self._ledger.batches.advance(
-            batch, Event.HOLD, fence=claim.fence, delay=NEVER, unposted=0, reason=reason
-        )
-        if answer == "OK":
-            self._telemetry.batch_held(batch, reason)
 
     def _give_back(self, batch: Batch, claim: Claim) -> None:
         """Free the batch's share of the account's queue, unless somebody else has claimed the batch and the share."""

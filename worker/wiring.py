@@ -17,14 +17,14 @@ from worker.core.custom_id import DEPLOYMENT_LENGTH, spell
 from worker.core.figures import Figures
 from worker.core.model import Claim
 from worker.drainer import Drainer
-from worker.ledger.barrier import Barrier, choose_barrier
+from worker.ledger.barrier_in_force import BarrierInForce
 from worker.ledger.lease import Leases
 from worker.ledger.ledger import Ledger
 from worker.ledger.store import Store
 from worker.parking import Parking
 from worker.poller import Poller
 from worker.reconciler import Reconciler
-from worker.recovery import Recovery
+from worker.recovery import Orphans, Recovery
 from worker.refusals import Refusals
 from worker.rescuer import Rescuer
 from worker.sinks import Sink
@@ -47,7 +47,7 @@ class App:
     clock: Clock
     telemetry: Telemetry
     ledger: Ledger
-    barrier: Barrier
+    barrier: BarrierInForce
     api: BatchesApi | None
     sinks: Mapping[str, Sink]
     broker: KnockBroker
@@ -82,17 +82,23 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
     stopping = threading.Event()
     ledger = Ledger.over(Store.connect(url, config.redis.prefix, access=config.redis.access))
     facts = ledger.deployment.check_server()
-    deployment = ledger.deployment.enter(spell(clock.random_bytes(4))[:DEPLOYMENT_LENGTH].ljust(DEPLOYMENT_LENGTH, "a"))
-    ledger.deployment.note(dedupe_ttl=str(int(config.intake.dedupe_ttl)), intake_max_bytes=str(config.intake.max_bytes))
+    new_id = spell(clock.random_bytes(4))[:DEPLOYMENT_LENGTH].ljust(DEPLOYMENT_LENGTH, "a")
+    deployment = ledger.deployment.enter(new_id)
     owner = spell(clock.random_bytes(UID_BYTES))
-    barrier = choose_barrier(config.redis.barrier, store=ledger.store, facts=facts, owner=owner, wait=clock.sleep)
+    barrier = BarrierInForce(config.redis.barrier, store=ledger.store, facts=facts, owner=owner, wait=clock.sleep)
+    if deployment == new_id:
+        # were it forgotten, another process would invent another one and take the results of this one for a stranger's
+        ledger.deployment.sync(barrier.durably, at=clock.now())
     broker = KnockBroker(url=url, prefix=config.redis.prefix, access=config.redis.access)
     sinks = {name: build_sink(name, settings) for name, settings in config.sinks.items()}
     parking = Parking(config=config, ledger=ledger, telemetry=telemetry, clock=clock)
-    api, recovery, steps = None, None, {}
+    api, recovery, orphans, steps = None, None, None, {}
     if any(role in QUEUES for role in roles):
         api = _api(config, telemetry, clock)
         recovery = Recovery(
+            config=config, ledger=ledger, api=api, telemetry=telemetry, clock=clock, deployment=deployment
+        )
+        orphans = Orphans(
             config=config, ledger=ledger, api=api, telemetry=telemetry, clock=clock, deployment=deployment
         )
         steps = _steps(
@@ -128,6 +134,7 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
             clock=clock,
             deployment=deployment,
             recover_by_token=recovery.step if recovery is not None else _left_to_others,
+            count_orphans=orphans.step if orphans is not None else _uncounted,
             tidy_knocks=broker.tidy,
         ),
         ticker=Ticker(config=config, ledger=ledger, broker=broker, knocks=knocks, clock=clock),
@@ -146,6 +153,10 @@ def read_prices() -> PriceTable:
 def _left_to_others(_lane: str) -> bool:
     """A process without the API cannot ask what Redis has forgotten."""
     return False
+
+
+def _uncounted(_emptied_at: float) -> None:
+    """A process without the API cannot count them."""
 
 
 def _api(config: Config, telemetry: Telemetry, clock: Clock) -> BatchesApi:
@@ -168,7 +179,7 @@ def _steps(
     config: Config,
     ledger: Ledger,
     api: BatchesApi,
-    barrier: Barrier,
+    barrier: BarrierInForce,
     sinks: Mapping[str, Sink],
     parking: Parking,
     telemetry: Telemetry,
@@ -211,6 +222,7 @@ def _steps(
         config=config,
         ledger=ledger,
         api=api,
+        barrier=barrier,
         sinks=sinks,
         prices=read_prices(),
         parking=parking,

@@ -66,14 +66,27 @@ def test_a_batch_is_read_with_the_apis_wish_for_the_next_look(api: BatchesApi, s
         ("soon", None),
         ("Sun, 22 Nov 2026 10:00:35 GMT", 30.0),
         ("Sun, 22 Nov 2026 09:00:00 GMT", 0.0),
+        ("1e300", 3600.0),
+        ("1e400", None),
+        ("Sun, 22 Nov 9999 10:00:35 GMT", 3600.0),
+        ("Sun, 22 Nov 99999999999999999999 10:00:35 GMT", None),
+        ("Sun, 22 Nov 2026 10:00:35 +99999999999999999999", None),
     ],
 )
 def test_a_wait_may_be_asked_for_in_seconds_or_as_a_date(
     api: BatchesApi, server: Server, header: str, expected: float | None
 ) -> None:
-    """A date is held against the API's own clock, never against ours."""
+    """A date is held against the API's own clock, never against ours; nobody is told to wait for years."""
     server.plays(answers(200, batch(), retry_after=header, date=DATE))
     assert api.retrieve("msgbatch_1").retry_after == expected
+
+
+@pytest.mark.parametrize("year", ["99999999999999999999", "99999", "-1", "x"])
+def test_a_date_that_is_none_is_no_date(api: BatchesApi, server: Server, year: str) -> None:
+    """A header cannot end a step with an error that nobody expects."""
+    date = f"Sun, 22 Nov {year} 10:00:05 GMT"
+    server.plays(page(date=date, anthropic_ratelimit_requests_limit="1", anthropic_ratelimit_requests_remaining="0"))
+    assert api.newest().server_date is None
 
 
 def test_what_can_be_known_otherwise_may_be_missing(api: BatchesApi, server: Server) -> None:

@@ -1,5 +1,7 @@
 import gzip
+import itertools
 import json
+import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -63,6 +65,25 @@ def test_a_line_without_end_is_given_up() -> None:
     with pytest.raises(Truncated, match="too long"):
         list(split_lines(iter(lambda: b"x" * 1000, b""), longest=10_000))
     assert list(split_lines([b"x" * 10, b"\n"], longest=10)) == [b"x" * 10]
+
+
+def test_blank_lines_without_end_are_given_up() -> None:
+    """Each of them ends, all of them never do."""
+    with pytest.raises(Truncated, match="blank lines"):
+        list(split_lines(iter(lambda: b"\n" * 1000, b"")))
+    assert list(split_lines([b"\n" * 1000, b"1\n"])) == [b"1"]
+
+
+def test_a_line_that_comes_byte_by_byte_costs_what_it_weighs() -> None:
+    """As pieces in a list it would cost a hundred times that."""
+    tracemalloc.start()
+    try:
+        lines = list(split_lines(itertools.chain(itertools.repeat(b"xy", 500_000), [b"\n"])))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [len(line) for line in lines] == [1_000_000]
+    assert peak < 4_000_000
 
 
 def test_a_long_line_is_joined_once() -> None:

@@ -48,6 +48,24 @@ def test_the_age_of_the_oldest_prompt_seals(now: float, trigger: Trigger | None)
     assert trigger_of(decide(window_of(5), now=now)) is trigger
 
 
+def test_an_entry_from_the_future_ages_from_when_it_was_seen() -> None:
+    """Its id is its producer's making, or a clock was put back; by its own id its lane would stand for years."""
+    window = Window(after="0-0", limits=LIMITS)
+    window.notice(NOON - 1000)
+    window.add(build_prompt("9999999999999999-0"))
+    window.notice(NOON)
+    window.notice(NOON + 299)
+    assert decide(window, now=NOON + 299) == Wait(NOON + 300)
+    assert trigger_of(decide(window, now=NOON + 300)) is Trigger.AGE
+
+
+def test_an_entry_that_waited_before_it_was_seen_is_as_old_as_it_is() -> None:
+    """A daemon that starts late does not make prompts young again."""
+    window = window_of(1)
+    window.notice(NOON + 250)
+    assert decide(window, now=NOON + 250) == Wait(NOON + 300)
+
+
 def test_a_window_too_young_says_when_to_look_again() -> None:
     """The step says when next: when the oldest prompt will be max_age old."""
     assert decide(window_of(5), now=NOON + 10) == Wait(NOON + 300)

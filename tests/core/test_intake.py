@@ -104,6 +104,12 @@ def test_a_time_that_is_none_of_ours_is_that_of_the_entry(enqueued: bytes) -> No
     assert prompt.enqueued_at == NOON
 
 
+@pytest.mark.parametrize("number", ["9" * 308, "1" + "0" * 308, '"' + "9" * 5000 + '"', "0." + "9" * 5000])
+def test_numbers_that_a_double_can_hold_and_digits_in_text_are_fine(number: str) -> None:
+    """However long they are: only what a parser has no room for is refused."""
+    assert flaw_of(read(params=within(number), metadata=number.encode())) is None
+
+
 def test_fields_that_nobody_knows_are_ignored() -> None:
     """A producer may note for itself what it likes, in any bytes."""
     fields = {b"params": GOOD, b"priority": b"high", b"\xff\x00": b"\xff", b"": b""}
@@ -126,6 +132,8 @@ def test_fields_that_nobody_knows_are_ignored() -> None:
         ({b"params": within("1e400")}, Flaw.NOT_JSON),
         ({b"params": within("-1e400")}, Flaw.NOT_JSON),
         ({b"params": within("9" * 5000)}, Flaw.NOT_JSON),
+        ({b"params": within("2" + "0" * 308)}, Flaw.NOT_JSON),
+        ({b"params": within("[[-" + "9" * 400 + "]]")}, Flaw.NOT_JSON),
         ({b"params": within("1,")}, Flaw.NOT_JSON),
         ({b"params": within(r'"\ud800"')}, Flaw.NOT_JSON),
         ({b"params": within(r'"\udc00\ud800"')}, Flaw.NOT_JSON),

@@ -48,6 +48,8 @@ def test_a_report_is_plain_json() -> None:
         "in_flight_requests": 42,
         "in_flight_limit": 200_000,
         "redis_evicting": False,
+        "redis_emptied_at": None,
+        "orphaned_batches": 0,
         "sink_pending_batches": {"results": 2},
         "lanes": {
             "default": {

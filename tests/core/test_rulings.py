@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from worker.core.intake import Flaw
 from worker.core.model import Batch
-from worker.core.rulings import SETTLED, Ruling, read_line, read_result, rule, spell_instant, unusable_result, write_row
+from worker.core.rulings import (
+    SETTLED,
+    Ruling,
+    UnreadableLineError,
+    read_line,
+    read_result,
+    rule,
+    spell_instant,
+    unusable_result,
+    write_row,
+)
 
 CUSTOM_ID = f"{DEPLOYMENT}_{UID}_01_1795348800000-0"
 CREDIT = "Your credit balance is too low to access the Anthropic API."
@@ -59,6 +69,59 @@ def ruling(result: bytes, *, attempt: int = 1, deadline: float | None = None, ba
 def test_every_kind_of_result_has_its_ruling(result: bytes, expected: Ruling) -> None:
     """What the API can answer, and what becomes of the prompt."""
     assert ruling(result) == expected
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        '"text"',
+        "[]",
+        "7",
+        '{"model":5}',
+        '{"model":"m","usage":[]}',
+        '{"model":"m","usage":{"input_tokens":1.5}}',
+        '{"model":"m","usage":{"input_tokens":"9"}}',
+        '{"model":"m","usage":{"input_tokens":-1}}',
+        '{"model":"m","usage":{"input_tokens":' + "9" * 4000 + "}}",
+        '{"model":"m","usage":{"cache_creation":{"ephemeral_1h_input_tokens":null}}}',
+    ],
+)
+def test_an_answer_of_an_odd_shape_is_still_an_answer(message: str) -> None:
+    """Buried for an odd number among its tokens, it could be redriven and paid for twice; its tokens are unknown."""
+    result = f'{{"type":"succeeded","message":{message},"error":3}}'.encode()
+    assert ruling(result) is SETTLED
+    assert read_result(result).message is None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ('"boom"', Ruling("retry", "errored", 2)),
+        ('{"error":[]}', Ruling("retry", "errored", 2)),
+        ('{"error":{"type":7}}', Ruling("retry", "errored", 2)),
+        ('{"error":{"type":"Words of a prompt\\n"}}', Ruling("retry", "errored", 2)),
+        ('{"error":{"type":"' + "x" * 65 + '"}}', Ruling("retry", "errored", 2)),
+        ('{"error":{"type":"not_found_error","message":{"a":1}}}', Ruling("bury", "not_found_error", 1)),
+        ('{"error":{"type":"billing_error","message":null}},"message":[1]', Ruling("retry", "account", 1, parks=True)),
+    ],
+)
+def test_an_error_of_an_odd_shape_is_read_as_far_as_it_goes(error: str, expected: Ruling) -> None:
+    """What it does not say is not guessed, and what is no word becomes no reason."""
+    assert ruling(f'{{"type":"errored","error":{error}}}'.encode()) == expected
+
+
+@pytest.mark.parametrize("result", [b"7", b"[]", b"{}", b'{"type":null}', b'{"type":["succeeded"]}'])
+def test_a_result_without_a_type_is_for_a_human(result: bytes) -> None:
+    """Its row says all there is, and its dead letter that somebody has to look."""
+    assert ruling(result) == Ruling("bury", "unknown_result", 1)
+
+
+@pytest.mark.parametrize("spot", [b'"\xff"', b'{"\xc3":1}', b'"\xed\xa0\x80"'])
+@pytest.mark.parametrize("line", [b'{"custom_id":"a","result":{"x":%b}}', b'{"x":%b,"custom_id":"a","result":{}}'])
+def test_a_line_that_is_no_text_is_no_line(line: bytes, spot: bytes) -> None:
+    """What is passed through unread would make rows that nobody can read."""
+    with pytest.raises(UnreadableLineError):
+        read_line(line % spot)
 
 
 @pytest.mark.parametrize(("attempt", "fate"), [(1, "retry"), (2, "retry"), (3, "bury"), (4, "bury")])

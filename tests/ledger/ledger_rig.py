@@ -169,7 +169,8 @@ class Rig:
 
     def window(self, limits: Limits = LIMITS) -> Window:
         """Read the lane's window."""
-        window = Window(after=self.ledger.lanes.marks(self.lane).cursor, limits=limits)
+        marks = self.ledger.lanes.marks(self.lane)
+        window = Window(after=marks.cursor, limits=limits, incarnation=marks.incarnation)
         self.ledger.lanes.extend(self.lane, window)
         return window
 

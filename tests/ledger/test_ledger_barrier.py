@@ -53,7 +53,6 @@ REDIS_7_0: dict[str, Any] = {"name": "redis", "version": (7, 0, 15)}
         ("auto", {"name": "redis", "version": (8, 0, 0)}, "waitaof"),
         ("auto", {"name": "valkey", "version": (9, 1, 0)}, "appendfsync"),
         ("auto", REDIS_7_0 | {"appendonly": False}, "none"),
-        ("auto", REDIS_7_0 | {"appendfsync": "always"}, "always"),
         ("waitaof", REDIS_7_0, "waitaof"),
         ("waitaof", REDIS_7_0 | {"appendonly": False}, "none"),
         ("appendfsync", {"name": "redis", "version": (8, 0, 0)}, "appendfsync"),
@@ -67,6 +66,33 @@ def test_the_barrier_is_the_best_that_the_server_is_honest_about(
     barrier = chosen(real_store, setting, **server)
     assert barrier.kind == kind
     assert barrier.reason
+    assert fsync_of(real_store) == "everysec"
+
+
+def test_a_server_that_always_syncs_needs_no_turns(real_store: Store) -> None:
+    """The operator has chosen it: there is nothing to switch, and nothing to wait for."""
+    real_store.write("config_set", "appendfsync", "always")
+    assert chosen(real_store, **REDIS_7_0).kind == "always"
+    real_store.write("config_set", "maxmemory", "1")
+    assert chosen(real_store, **REDIS_7_0).kind == "appendfsync"
+    real_store.write("config_set", "maxmemory", "0")
+
+
+def test_a_turn_of_another_is_not_taken_for_the_operators_choice(real_store: Store) -> None:
+    """The setting was seen in a turn that is over by now: its intents would be on no disk for the process's life."""
+    assert chosen(real_store, **REDIS_7_0, appendfsync="always").kind == "appendfsync"
+
+
+@pytest.mark.parametrize("seen", ["everysec", "always"])
+def test_a_start_changes_nothing_for_those_who_run(real_store: Store, seen: str) -> None:
+    """Whatever was seen a moment ago: another's turn stays `always` until it ends, and what is usual stays usual."""
+
+    def write(_connection: Any) -> str:
+        chosen(real_store, **REDIS_7_0, appendfsync=seen)
+        return fsync_of(real_store)
+
+    assert barrier_of(real_store).durably(write) == "always"
+    chosen(real_store, **REDIS_7_0, appendfsync=seen)
     assert fsync_of(real_store) == "everysec"
 
 

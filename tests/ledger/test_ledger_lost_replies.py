@@ -156,7 +156,7 @@ def test_a_read_is_tried_again(far: Rig, proxy: CuttingProxy) -> None:
 def test_a_lost_answer_does_not_cost_the_barrier(far: Rig, proxy: CuttingProxy) -> None:
     """Only a refusal says that this server has none; a process without it would pay with long recoveries."""
     facts = replace(far.store.facts(), name="redis", version=(7, 0, 15))
-    proxy.armed = b"appendfsync"
+    proxy.armed = b"CONFIG\r\n$3\r\nSET"
     with pytest.raises(LedgerUnavailableError):
         choose_barrier("auto", store=far.store, facts=facts, owner="me", wait=lambda _seconds: None)
     assert proxy.cuts == 1

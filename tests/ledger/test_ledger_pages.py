@@ -47,3 +47,11 @@ def test_a_range_is_read_to_its_end_and_no_further(rig: Rig) -> None:
     spans = [(f"({entries[0]}", entries[50]), (entries[3], f"({entries[4]}")]
     found = [chain.from_iterable(read(rig, most=500, start=start, end=end)) for start, end in spans]
     assert [list(span) for span in found] == [entries[1:51], entries[3:4]]
+
+
+def test_the_last_entry_id_there_can_be_is_the_end(rig: Rig) -> None:
+    """Redis takes the question for what is behind it for an error, and its lane would stand still."""
+    last = f"{2**64 - 1}-{2**64 - 1}"
+    entries = [*rig.fill(FIRST - 1), rig.store.write("xadd", rig.keys.prompts(LANE), {"params": "x"}, id=last).decode()]
+    assert read(rig, most=100) == [entries]
+    assert read(rig, most=100, start=f"({last}") == []

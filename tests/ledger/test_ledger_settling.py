@@ -258,3 +258,23 @@ def test_a_note_of_another_part_of_the_range_is_not_this_batchs(rig: Rig) -> Non
     assert set(rig.ledger.prompts.unusable(batch)) == {first, last}
     rig.store.write("hset", rig.keys.unusable(LANE, "uid1"), "1-0", Flaw.EMPTY.value)
     assert set(rig.ledger.prompts.unusable(batch)) == {first, last}
+
+
+@pytest.mark.parametrize("fate", ["retry", "bury"])
+def test_what_makes_a_prompt_comes_along_wherever_it_stands(rig: Rig, fate: str) -> None:
+    """Behind thousands of a producer's own fields, or twice: a retry sends what the first attempt had sent."""
+    notes = [word for number in range(3000) for word in (f"note-{number}", "x")]
+    words = ["params", "{", *notes, "params", GOOD, "id", "order-42", "metadata", "[1]", "params", GOOD]
+    entry = rig.store.write("execute_command", "XADD", rig.keys.prompts(LANE), "*", *words).decode()
+    assert rig.seal().count == 1
+    settle_one(rig, Settlement(entry, fate, 2, "expired"))
+    kept = [*(fields for _, fields in lane_entries(rig)), *dead_entries(rig)]
+    assert [(fields[b"params"], fields[b"id"], fields[b"metadata"]) for fields in kept] == [(GOOD, b"order-42", b"[1]")]
+
+
+def test_a_description_holds_nothing_but_what_a_row_needs(rig: Rig) -> None:
+    """Five hundred entries with thousands of fields each would come over all at once."""
+    notes = [word for number in range(3000) for word in (f"note-{number}", "x" * 100)]
+    words = ["id", "a", *notes, "params", GOOD, "batchmill.attempt", "2", "batchmill.x", "y", "id", "b"]
+    entry = rig.store.write("execute_command", "XADD", rig.keys.prompts(LANE), "*", *words).decode()
+    assert rig.ledger.prompts.describe(LANE, [entry]) == [{b"id": b"b", b"batchmill.attempt": b"2"}]

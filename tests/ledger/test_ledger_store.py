@@ -17,6 +17,14 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
     store.close()
 
 
+def test_a_connection_of_its_own_is_as_unavailable() -> None:
+    """It is connected when it is asked for: that may fail in the midst of a POST, in a word of ours like all else."""
+    store = Store.connect("redis://127.0.0.1:1/0", PREFIX, timeout=0.2)
+    with pytest.raises(LedgerUnavailableError):
+        store.write_connection()
+    store.close()
+
+
 def test_an_address_that_is_none_is_refused() -> None:
     """An operator has to change it; what was given is not repeated."""
     with pytest.raises(LedgerRefusedError) as caught:

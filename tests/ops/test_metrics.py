@@ -53,7 +53,10 @@ CONTRACT = {
     "batchmill_redis_evicting": ("gauge", set()),
     "batchmill_build_info": ("gauge", {"version", "python"}),
 }
-BEYOND_THE_CONTRACT = {"batchmill_role_errors_total": ("counter", {"role"})}
+BEYOND_THE_CONTRACT = {
+    "batchmill_role_errors_total": ("counter", {"role"}),
+    "batchmill_redis_emptied_timestamp_seconds": ("gauge", set()),
+}
 
 NOW = 10_000.0
 LANE = LaneFigures(
@@ -274,6 +277,7 @@ def test_what_the_ledger_knows_is_read_once_per_scrape() -> None:
         ("api_in_flight_limit",): 200_000,
         ("sink_pending_batches", "results"): 4,
         ("redis_evicting",): 1,
+        ("redis_emptied_timestamp_seconds",): 0,
     }
 
 
@@ -307,3 +311,16 @@ def test_a_name_of_the_ledger_cannot_be_taken_twice() -> None:
     registry.register(LedgerGauges(unreachable, in_flight_limit=1, now=lambda: NOW))
     with pytest.raises(ValueError, match="lane_depth"):
         Gauge("batchmill_lane_depth", "x", registry=registry)
+
+
+def test_a_lane_that_is_gone_leaves_no_series(telemetry: Telemetry, batch: Batch) -> None:
+    """Neither prepared ones nor counted ones: a process outlives the lanes that producers make up."""
+    telemetry.prepare(["default"], ["results"])
+    before = len(generate_latest(telemetry.registry).splitlines())
+    telemetry.prepare(["bulk"], ["results"])
+    telemetry.batch_sealed(batch)
+    telemetry.usage("bulk", "m", input=1, output=1, cache_read=0, cache_write_5m=0, cache_write_1h=0, microdollars=None)
+    assert len(generate_latest(telemetry.registry).splitlines()) > before + 50
+    telemetry.forget(["bulk", "never-seen"])
+    assert len(generate_latest(telemetry.registry).splitlines()) == before
+    assert b'lane="default"' in generate_latest(telemetry.registry)

@@ -88,21 +88,3 @@ def test_a_lane_of_nothing_but_unusable_prompts_needs_no_api(bench: Bench) -> No
     bench.drive(bench.start())
     assert sorted(int(row["id"]) for row in bench.rows()) == list(range(250))
     assert bench.verdict()["prompts_committed"] == 0
-
-
-def test_a_batch_whose_prompts_somebody_deleted_is_held_and_can_be_buried(bench: Bench) -> None:
-    """A torn range is never posted as something else than was sealed, and never spins for ever."""
-    app = bench.start()
-    entries = bench.enqueue(*"abcd")
-    app.ledger.lanes.pause("default", "test")
-    bench.drive(app, lambda: app.ledger.batches.live("default"))
-    bench.redis.xdel("batchmill:{default}:prompts", entries[1])
-    app.ledger.lanes.resume("default")
-    [uid] = app.ledger.batches.live("default")
-
-    def state() -> str:
-        batch = app.ledger.batches.get("default", uid)
-        return batch.state if batch else "gone"
-
-    bench.drive(app, lambda: state() == "held", timeout=60)
-    assert bench.verdict()["prompts_committed"] == 0

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -189,6 +190,21 @@ def test_a_head_that_was_deleted_is_replaced_by_its_date(bench: Bench) -> None:
     lose_the_answer(bench)
     names = enqueue(bench, 3)
     app = bench.start(submit__horizon="1h")
+    bench.drive(app, lambda: bool(posts(bench)))
+    bench.simulator.control.delete(stranger["id"])
+    ends_right(bench, app, names)
+    assert sizes(bench) == [3]
+
+
+def test_a_date_that_is_wrong_does_not_make_a_batch_look_absent(bench: Bench) -> None:
+    """With the head gone the walk goes by time: by that of the head itself, whatever a proxy takes for today."""
+    stranger: Any = bench.simulator.control.foreign(5)
+    lose_the_answer(bench)
+    names = enqueue(bench, 3)
+    app = bench.start()
+    assert app.api is not None
+    newest = app.api.newest
+    app.api.newest = lambda: replace(newest(), server_date=4_000_000_000.0)  # type: ignore[method-assign]
     bench.drive(app, lambda: bool(posts(bench)))
     bench.simulator.control.delete(stranger["id"])
     ends_right(bench, app, names)

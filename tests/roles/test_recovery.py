@@ -374,3 +374,30 @@ def test_a_recovery_that_another_replica_overtakes_opens_nothing_by_itself(
     monkeypatch.setattr(Lanes, "seal", overtaken)
     ends_right(bench, successor, names)
     assert sizes(bench) == [3, 2]
+
+
+def test_a_lane_of_which_redis_remembers_only_the_prompts_is_read_back_as_well(forgetful: Mortal) -> None:
+    """Nothing says that anybody ever looked at it, but its prompts are older than the server's present life."""
+    bench = forgetful.bench
+    settle_later(bench)
+    app = bench.start()
+    names = enqueue(bench, 3, lane="late")
+    forgetful.snapshot()
+    app.ledger.deployment.register_lanes(["late"])
+    bench.drive(app, lambda: sizes(bench) == [3])
+    app.close()
+    forgetful.dies_and_comes_back()
+    successor = bench.start()
+    successor.ledger.deployment.register_lanes(["late"])
+    bench.simulator.control.end()
+    ends_right(bench, successor, names)
+    assert sizes(bench) == [3]
+
+
+def test_a_lane_whose_prompts_came_in_this_life_is_new(forgetful: Mortal) -> None:
+    """There is nothing of it that could have been forgotten: it waits for no horizon."""
+    bench = forgetful.bench
+    names = enqueue(bench, 3, lane="new")
+    app = bench.start(submit__horizon="24h")
+    app.ledger.deployment.register_lanes(["new"])
+    ends_right(bench, app, names)

@@ -257,6 +257,25 @@ def test_what_dead_deliveries_left_is_swept_after_an_hour(files: Files) -> None:
         assert set(names) - {path.name for path in folder.iterdir()} == {".b0.0123456789abcdef.tmp"}
 
 
+def test_what_was_too_young_to_be_swept_is_swept_where_nothing_is_delivered_any_more(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repeat of a delivery that died finds its file young; a lane may fall quiet then, or the day may end."""
+    lane = files.folder / "default"
+    lane.mkdir(parents=True)
+    left = lane / ".b1.0123456789abcdef.tmp"
+    left.write_bytes(b"")
+    sink = files.sink()
+    deliver(sink, ROWS)
+    sink.check()
+    assert left.exists()
+    monkeypatch.setattr("worker.sinks.file.STALE_SECONDS", -1.0)
+    sink.check()
+    assert not left.exists()
+    assert isinstance(sink, FileSink)
+    assert sink._opened == {}
+
+
 def test_a_delivery_whose_temporary_file_was_swept_is_tried_again(files: Files) -> None:
     """A delivery that stood still for an hour loses its file, says so, and its repeat succeeds."""
     with files.sink().open(batch("b1")) as delivery:

@@ -71,6 +71,7 @@ class BatchesApi:
             api_version=api_version,
             betas=betas,
             answer_timeout=answer_timeout,
+            clock=clock,
         )
 
     def create(self, body: Body, *, before_last_byte: Callable[[], None]) -> Created:
@@ -205,7 +206,7 @@ def _lines(opened: "Download") -> Iterator[bytes]:
     try:
         yield from split_lines(opened.chunks())
     except NoAnswer as err:
-        raise Truncated(Complaint(str(err))) from None
+        raise Truncated(Complaint(str(err)), broken_off=True) from None
 
 
 def _path(remote_id: str, tail: str = "") -> str:

@@ -90,6 +90,13 @@ class Unavailable(ApiError):
 
 
 class Truncated(ApiError):
-    """The results ended before their end; what was read of them proves nothing."""
+    """The results ended before their end, or have none; what was read of them proves nothing.
+
+    Where the connection was `broken_off`, the next reading may be whole; else it may well be the same again.
+    """
 
     label = "truncated"
+
+    def __init__(self, complaint: Complaint, *, broken_off: bool = False) -> None:
+        super().__init__(complaint)
+        self.broken_off = broken_off

@@ -22,6 +22,7 @@ _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 _T = TypeVar("_T")
 _LIFETIME = 86_400.0  # expires_at is created_at + 24 h exactly, says the documentation
+_LONGEST_HINT = 3600.0  # whoever is told to wait for years would never look again
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -84,7 +85,7 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """How long the API asks us to wait, in seconds: given as such, or as a date against its own clock."""
+        """How long the API asks us to wait: in seconds, or as a date against its own clock; an hour at most."""
         text = self.headers.get("retry-after")
         if text is None:
             return None
@@ -93,7 +94,7 @@ class Answer:
         except ValueError:
             until, now = _http_date(text), self.server_date
             seconds = math.nan if until is None or now is None else until - now
-        return max(0.0, seconds) if math.isfinite(seconds) else None
+        return min(max(0.0, seconds), _LONGEST_HINT) if math.isfinite(seconds) else None
 
 
 class _Counts(msgspec.Struct, frozen=True):
@@ -199,7 +200,6 @@ def _matching(pattern: re.Pattern[str], text: object) -> str | None:
 
 def _http_date(text: str | None) -> float | None:
     try:
-        instant = parsedate_to_datetime(text or "")
-    except ValueError:
+        return _unix(parsedate_to_datetime(text or ""))
+    except (ValueError, OverflowError):
         return None
-    return _unix(instant)

@@ -113,6 +113,8 @@ class Signals:
 def serve(config: "Config", *, roles: tuple[str, ...], signals: Signals, args: argparse.Namespace) -> int:
     """Assemble, start and watch a daemon until `signals` says stop."""
     # the SDK and dramatiq cost seconds: a wrong flag or setting is told before they are imported
+    from dramatiq.errors import BrokerConnectionError
+
     from worker.clock import Clock
     from worker.embedded import EmbeddedFailed, EmbeddedUnavailable
     from worker.http import BindError
@@ -134,6 +136,8 @@ def serve(config: "Config", *, roles: tuple[str, ...], signals: Signals, args: a
             daemon, port = _start(config, url, roles, telemetry, clock)
         except (EmbeddedUnavailable, EmbeddedFailed, LedgerUnavailableError, LedgerRefusedError) as error:
             return complain(str(error), EX_UNAVAILABLE)
+        except BrokerConnectionError as error:
+            return complain(f"Redis cannot be reached ({type(error).__name__})", EX_UNAVAILABLE)
         except (SinkSettingsError, BindError) as error:
             return complain(str(error), EX_CONFIG)
         telemetry.daemon_started(roles=list(roles), http=f"http://{config.http.bind}:{port}")

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ example:
   export ANTHROPIC_BASE_URL=http://127.0.0.1:8787 ANTHROPIC_API_KEY=sk-ant-anything
   curl -s http://127.0.0.1:8787/simulator/faults -d '{"on": "create", "kind": "drop_reply", "times": 1}'
   curl -s http://127.0.0.1:8787/simulator/ledger     # was any prompt paid for twice?
+  batchmill simulate --keep account/                 # may be killed: the next start knows every batch
 """
 
 
@@ -34,6 +36,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--ends-after", type=float, default=1.0, metavar="SECONDS", help="a batch takes (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of ids, orders and chances (default: 0)")
     parser.add_argument("--faults", metavar="FILE", help="JSON list of faults in force from the start, - for stdin")
+    parser.add_argument(
+        "--keep",
+        metavar="DIR",
+        type=Path,
+        help="keep the account in this directory: a kill forgets no batch, the next start brings all of it back "
+        "(faults and request counts aside)",
+    )
+    parser.add_argument(
+        "--body-timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="a body that stops arriving for so long is refused (default: 60)",
+    )
     parser.add_argument("--json", action="store_true", help="print the address as a JSON object")
     parser.set_defaults(func=run)
 
@@ -48,7 +64,14 @@ def run(args: argparse.Namespace) -> int:
     before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         faults = _faults(args.faults)
-        simulator = Simulator(args.port, bind=args.bind, ends_after=args.ends_after, seed=args.seed)
+        simulator = Simulator(
+            args.port,
+            bind=args.bind,
+            ends_after=args.ends_after,
+            seed=args.seed,
+            body_timeout=args.body_timeout,
+            keep=args.keep,
+        )
         with simulator:
             simulator.control.inject(faults)
             _announce(simulator.url, len(faults), as_json=args.json)

@@ -58,6 +58,9 @@ def in_words(facts: Mapping[str, Any]) -> str:
     )
 
 
+EMPTIED_SECONDS = 7 * 86_400.0
+"""For so long it is said that Redis was emptied; results of that time can be fetched by hand for 29 days."""
+
 HEAD = ("lane", ">waiting", ">oldest", ">stored", "batches", ">dead", "state")
 
 
@@ -81,6 +84,12 @@ def complaints(facts: Mapping[str, Any]) -> list[str]:
     told = []
     if facts["redis_evicting"]:
         told.append("! Redis may evict prompts: set its maxmemory-policy to noeviction")
+    if facts["redis_emptied_at"] and facts["read_at"] - facts["redis_emptied_at"] < EMPTIED_SECONDS:
+        ago = span(facts["read_at"] - facts["redis_emptied_at"])
+        told.append(
+            f"! Redis was found emptied {ago} ago: what it held is forgotten, "
+            f"{number(facts['orphaned_batches'])} remote batches are nobody's now; restore a backup if there is one"
+        )
     for lane in facts["lanes"].values():
         if lane["parked"]:
             told.append(

@@ -4,12 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worker.core.intake import EXPLANATIONS, Flaw, Unusable, read_prompt
+from worker.core.intake import EXPLANATIONS, FIELDS, Flaw, Unusable, read_prompt
 
 LARGEST_PARAMS = 250_000_000
 """Bytes; a lane may be set to take less, and then buries what is larger."""
 
-FIELDS = ("params", "id", "metadata", "deadline", "reply_to", "traceparent")
 Spelled = dict[bytes, bytes]
 
 _write_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

@@ -35,6 +35,7 @@ class Figures:
 
     `in_flight` is the number of prompts in remote batches that have not ended, `evicting` is True unless Redis'
     maxmemory-policy is noeviction, `sink_pending` counts ended batches that a sink has not committed yet.
+    `emptied_at` is when Redis was found emptied (Unix seconds), `orphans` how many remote batches that has cost.
     """
 
     read_at: float
@@ -42,3 +43,5 @@ class Figures:
     in_flight: int
     evicting: bool
     sink_pending: Mapping[str, int]
+    emptied_at: float | None = None
+    orphans: int | None = None

@@ -65,12 +65,17 @@ def request_bytes(entry_id: str, params: bytes) -> int:
 class Window:
     """The head of a lane as far as it has been read, from the lane's cursor `after` on.
 
-    `add` answers False, and changes nothing, when the entry would push the window over its limits.
+    `add` answers False, and changes nothing, when the entry would push the window over its limits. `seen_at` is when
+    its first entry was noticed: an entry id may name a time to come (its producer chose it, or a clock was put back),
+    and Redis then gives every later entry of the stream such an id too.
+    `incarnation` is the life of Redis it was read in: another life may not know the entries.
     """
 
     after: str
     limits: Limits
+    incarnation: str = ""
     first: str | None = None
+    seen_at: float | None = None
     deadline: float | None = None
     full: Trigger | None = None
     unusable: dict[str, Flaw] = field(default_factory=dict)
@@ -107,6 +112,19 @@ class Window:
             self.full = Trigger.COUNT
         return True
 
+    def notice(self, now: float) -> None:
+        """Note that the window is looked at; what counts is the first time that something was in it."""
+        if self.first is not None and self.seen_at is None:
+            self.seen_at = now
+
+    @property
+    def oldest_at(self) -> float | None:
+        """Since when the oldest entry waits; None while the window is empty."""
+        if self.first is None:
+            return None
+        instant = entry_instant(self.first)
+        return instant if self.seen_at is None else min(instant, self.seen_at)
+
     def unusable_within(self, cut: Cut) -> dict[str, Flaw]:
         """Return the unusable entries that a seal at `cut` takes along."""
         if cut is self.cut or cut == self.cut:
@@ -124,10 +142,10 @@ def decide(
     the counts of batches not yet posted; a seal leaves up to TRIM entries behind to get a count of its own, and
     takes a shared one when that is impossible (a lone prompt must not wait for a stranger's doubt).
     """
-    cut = window.cut
-    if cut is None or window.first is None:
+    cut, oldest_at = window.cut, window.oldest_at
+    if cut is None or oldest_at is None:
         return Wait(None)
-    due = entry_instant(window.first) + window.limits.max_age
+    due = oldest_at + window.limits.max_age
     trigger: Trigger | None = window.full
     if trigger is None and flush:
         trigger = Trigger.FLUSH
@@ -136,7 +154,7 @@ def decide(
             trigger = Trigger.DEADLINE
         else:
             due = min(due, window.deadline - DEADLINE_LEAD)
-    if trigger is None and now >= entry_instant(window.first) + window.limits.max_age:
+    if trigger is None and now >= oldest_at + window.limits.max_age:
         trigger = Trigger.AGE
     if trigger is None:
         return Wait(due)
@@ -175,7 +193,26 @@ def cut_in_two(requests: Iterable[tuple[str, int | None]], head_count: int) -> t
     return _part(head), _part(tail)
 
 
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """What is left of a range: `entries` stream entries, `count` of them in a body of `bytes`."""
+
+    entries: int
+    count: int
+    bytes: int
+
+
+def measure(requests: Iterable[tuple[str, int | None]]) -> Remainder:
+    """Measure a range anew; `requests` as for `cut_in_two`."""
+    entries = count = nbytes = 0
+    for _, size in requests:
+        entries += 1
+        if size is not None:
+            count += 1
+            nbytes += size
+    return Remainder(entries, count, ENVELOPE_BYTES + nbytes + max(0, count - 1))
+
+
 def _part(requests: list[tuple[str, int | None]]) -> Part:
-    sizes = [size for _, size in requests if size is not None]
-    nbytes = ENVELOPE_BYTES + sum(sizes) + max(0, len(sizes) - 1)
-    return Part(requests[0][0], requests[-1][0], len(requests), len(sizes), nbytes)
+    whole = measure(requests)
+    return Part(requests[0][0], requests[-1][0], whole.entries, whole.count, whole.bytes)

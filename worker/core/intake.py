@@ -24,6 +24,9 @@ ATTEMPT = b"batchmill.attempt"
 ENQUEUED_AT = b"batchmill.enqueued_at"
 """Fields that batchmill adds itself when it puts a prompt back into its lane."""
 
+FIELDS = ("params", "id", "metadata", "deadline", "reply_to", "traceparent")
+"""What a producer may say about a prompt; all other fields are its own business."""
+
 _REPLY_TO = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(rb"[\x21-\x7e]{1,128}")
 _INSTANT = re.compile(rb"\d{1,12}(\.\d{1,9})?")
@@ -31,6 +34,9 @@ _ATTEMPT = re.compile(rb"\d{1,4}")  # int() refuses thousands of digits
 # Possessive, and a string without an end is one too: otherwise 64 KiB of escaped quotes take minutes.
 _BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]')
 _decode = msgspec.json.Decoder().decode
+# The shortest whole number beyond a double has 309 digits: among every 154th byte it shows as two digits in a row.
+_STRIDE = 154
+_DIGITS = re.compile(rb"\d\d")
 
 
 class Flaw(StrEnum):
@@ -103,10 +109,10 @@ def check_params(params: bytes, max_bytes: int) -> Flaw | None:
     if params.count(b"[") + params.count(b"{") > MAX_DEPTH and _depth(params) > MAX_DEPTH:
         return Flaw.TOO_DEEP
     try:
-        value = _decode(params)
+        value = _read_json(params)
     except RecursionError:
         return Flaw.TOO_DEEP
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError):
         return Flaw.NOT_JSON if _is_utf8(params) else Flaw.NOT_UTF8
     if not isinstance(value, dict):
         return Flaw.NOT_AN_OBJECT
@@ -192,10 +198,31 @@ def is_metadata(metadata: bytes) -> bool:
     if len(metadata) > MAX_METADATA_BYTES or _depth(metadata) > MAX_DEPTH:
         return False
     try:
-        _decode(metadata)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        _read_json(metadata)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError):
         return False
     return True
+
+
+def _read_json(document: bytes) -> object:
+    """Decode strictly. Raises msgspec's errors, UnicodeDecodeError, RecursionError, and OverflowError (see below)."""
+    value = _decode(document)
+    if _DIGITS.search(document[::_STRIDE]):
+        _refuse_vast_numbers(value)
+    return value
+
+
+def _refuse_vast_numbers(value: object) -> None:
+    """Raise OverflowError where a whole number is beyond a double: many parsers refuse it, as they refuse 1e400."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case dict() as members:
+                waiting += members.values()
+            case list() as members:
+                waiting += members
+            case int() as number:
+                float(number)
 
 
 def _is_utf8(raw: bytes) -> bool:

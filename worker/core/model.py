@@ -102,6 +102,7 @@ class Batch:
     it was; `misses` only refusals that named no prompt, looks that found no remote batch, readings that did not add up.
     A remote batch was `guessed` when only its count said that it is ours. `intent` names the intent to post that is on
     record: an attempt's number alone could be of another process, when one's own record was lost on its way.
+    `deployment` is the id in the custom_ids of what was posted last; None where nothing was, or by an older batchmill.
     """
 
     uid: str
@@ -119,6 +120,7 @@ class Batch:
     head_at: float | None = None
     posted_at: float | None = None
     intent: str | None = None
+    deployment: str | None = None
     doubt_at: float | None = None
     doubt: str | None = None
     seen: frozenset[str] = frozenset()

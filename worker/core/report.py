@@ -15,6 +15,8 @@ def report(figures: Figures, *, in_flight_limit: int) -> dict[str, Any]:
         "in_flight_requests": figures.in_flight,
         "in_flight_limit": in_flight_limit,
         "redis_evicting": figures.evicting,
+        "redis_emptied_at": figures.emptied_at,
+        "orphaned_batches": figures.orphans or 0,
         "sink_pending_batches": dict(figures.sink_pending),
         "lanes": {lane["lane"]: lane for lane in lanes},
     }

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,20 +20,24 @@ UNKNOWN_ATTEMPTS = 2
 """How often an error nobody knows is tried: its cause may be the prompt itself."""
 
 
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""A number of tokens; what is below nothing, or beyond what a double counts, is none."""
+
+
 class CacheCreation(msgspec.Struct, frozen=True):
     """Tokens written to the cache, by how long they live."""
 
-    ephemeral_5m_input_tokens: int = 0
-    ephemeral_1h_input_tokens: int = 0
+    ephemeral_5m_input_tokens: Tokens = 0
+    ephemeral_1h_input_tokens: Tokens = 0
 
 
 class TokenUsage(msgspec.Struct, frozen=True):
     """The `usage` object of a message, as far as money depends on it."""
 
-    input_tokens: int | None = 0
-    output_tokens: int | None = 0
-    cache_read_input_tokens: int | None = 0
-    cache_creation_input_tokens: int | None = 0
+    input_tokens: Tokens | None = 0
+    output_tokens: Tokens | None = 0
+    cache_read_input_tokens: Tokens | None = 0
+    cache_creation_input_tokens: Tokens | None = 0
     cache_creation: CacheCreation | None = None
 
 
@@ -45,10 +50,10 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class InnerError(msgspec.Struct, frozen=True):
-    """`result.error.error`: the error itself, doubly nested by the API."""
+    """`result.error.error`: the error itself, doubly nested by the API; an odd message does not hide its type."""
 
-    type: str | None = None
-    message: str | None = None
+    type: Any = None
+    message: Any = None
 
 
 class OuterError(msgspec.Struct, frozen=True):
@@ -89,11 +94,55 @@ _LAST_INSTANT = 253_402_300_799.0
 """The end of the calendar, 9999-12-31T23:59:59Z: an entry id may name a later time, and needs its row all the same."""
 
 _RESULT_TYPES = frozenset(ResultType)
-# A reason ends in logs and lists, so it may not be prose: that may quote the prompt.
-_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
-read_line = msgspec.json.Decoder(Line).decode
-read_result = msgspec.json.Decoder(Result).decode
+_WORD = re.compile(r"[a-z0-9_]{1,64}")
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    type: str
+
+
+class _Failed(msgspec.Struct, frozen=True):
+    error: OuterError | None = None
+
+
+_decode_line = msgspec.json.Decoder(Line).decode
+_decode_result = msgspec.json.Decoder(Result).decode
+_decode_kind = msgspec.json.Decoder(_Kind).decode
+_decode_failed = msgspec.json.Decoder(_Failed).decode
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class UnreadableLineError(Exception):
+    """This is no result line; it says nothing about any prompt."""
+
+
+def read_line(raw: bytes) -> Line:
+    """Read one line. Raises UnreadableLineError, also where its text is no UTF-8 anywhere: rows take it along."""
+    try:
+        str(raw, "utf-8")  # the decoder passes over what it need not make
+        return _decode_line(raw)
+    except _UNDECODABLE:
+        raise UnreadableLineError from None
+
+
+def read_result(raw: bytes) -> Result:
+    """Read a result as far as it goes: of what type it is counts, whatever the rest of it looks like.
+
+    Had it to be read as a whole, an odd number among the tokens would bury a prompt that was answered and paid for.
+    """
+    try:
+        return _decode_result(raw)
+    except _UNDECODABLE:
+        pass
+    try:
+        kind = _decode_kind(raw).type
+    except _UNDECODABLE:
+        return Result(type="unreadable")
+    try:
+        return Result(type=kind, error=_decode_failed(raw).error)
+    except _UNDECODABLE:
+        return Result(type=kind)
 
 
 def rule(result: Result, prompt: Prompt, batch: Batch) -> Ruling:
@@ -102,9 +151,10 @@ def rule(result: Result, prompt: Prompt, batch: Batch) -> Ruling:
         return SETTLED
     if result.type not in _RESULT_TYPES:
         return Ruling("bury", "unknown_result", prompt.attempt)
-    inner = result.error.error if result.error else None
-    fate = judge_row(result.type, inner.type if inner else None, inner.message if inner else None)
-    reason = inner.type if inner and inner.type and _WORD.fullmatch(inner.type) else result.type
+    inner = (result.error.error if result.error else None) or InnerError()
+    kind = inner.type if isinstance(inner.type, str) and _WORD.fullmatch(inner.type) else None
+    fate = judge_row(result.type, kind, inner.message if isinstance(inner.message, str) else None)
+    reason = kind or result.type
     match fate:
         case Fate.PARK:
             return Ruling("retry", "account", prompt.attempt, parks=True)

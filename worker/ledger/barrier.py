@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 import redis
 
-from worker.ledger.store import LedgerRefusedError, ServerFacts, Store
+from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError, ServerFacts, Store
 
 WAIT_MS = 2_000
 HONEST_WAITAOF = (8, 0)
 """Redis before 8.0, and Valkey up to 9.1 (measured), confirm WAITAOF without an fsync under everysec."""
 
 
-class NotDurableError(Exception):
+class NotDurableError(LedgerUnavailableError):
     """The intent could not be made durable. The POST is given up before its last byte; the batch is tried again."""
 
 
@@ -75,8 +75,8 @@ class AppendFsyncBarrier:
     """Sets `appendfsync always` for the moment of the write: the reply then comes after the fsync (about 1 ms).
 
     Replicas take turns by a key that expires; whoever finds the turn no longer its own leaves the setting alone.
-    A crash in between leaves `always`, slow but safe, and a mark by which the next turn knows to end it; `always`
-    without the mark is the operator's own and stays.
+    A crash in between, or a Redis that is full, leaves `always`, slow but safe, and a mark by which the next turn knows
+    to end it; `always` without the mark is the operator's own and stays.
     """
 
     kind = "appendfsync"
@@ -104,7 +104,7 @@ class AppendFsyncBarrier:
     def _turn(self, connection: Any, name: bytes) -> Iterator[None]:
         keys, write = self._store.keys, self._store.write
         for _ in range(1000):
-            if write("set", keys.barrier, name, nx=True, px=self.TURN_MS, on=connection):
+            if self._put(keys.barrier, name, connection, milliseconds=self.TURN_MS, only_new="yes") == "OK":
                 break
             self._wait(0.005)
         else:
@@ -112,11 +112,19 @@ class AppendFsyncBarrier:
         try:
             usual = write("config_get", "appendfsync", on=connection).get("appendfsync")
             if usual != "always":
-                write("set", keys.barrier_mark, usual, on=connection)
+                self._put(keys.barrier_mark, usual, connection, milliseconds="", only_new="no")
                 write("config_set", "appendfsync", "always", on=connection)
             yield
         finally:
-            self._store.transact(lambda held: self._end_turn(held, name), on=connection)
+            try:
+                self._store.transact(lambda held: self._end_turn(held, name), on=connection)
+            except LedgerFullError:
+                # a full Redis takes no transaction, and only one ends the setting safely: it stays as a crash leaves it
+                self._store.say("drop", on=connection, key=keys.barrier, value=name)
+
+    def _put(self, key: str, value: str | bytes, connection: Any, *, milliseconds: int | str, only_new: str) -> str:
+        # a plain SET is refused by a full Redis, and what waits to be posted may be what fills it
+        return self._store.say("put", on=connection, key=key, value=value, milliseconds=milliseconds, only_new=only_new)
 
     def _end_turn(self, connection: Any, name: bytes) -> None:
         keys = self._store.keys
@@ -130,6 +138,26 @@ class AppendFsyncBarrier:
                     pipe.config_set("appendfsync", usual.decode())
                 pipe.delete(keys.barrier_mark, keys.barrier)
                 pipe.execute()
+
+
+def _is_usual(store: Store) -> bool:
+    """Whether `always` is the operator's own setting: looked up with our mark at one instant, between any two turns.
+
+    One after the other, the setting would be seen in a turn of another process and the mark when it has ended.
+    """
+
+    def ask(connection: Any) -> bool:
+        with connection.pipeline() as pipe:
+            pipe.exists(store.keys.barrier_mark)
+            pipe.config_get("appendfsync")
+            marked, setting = pipe.execute()
+            return not marked and setting.get("appendfsync") == "always"
+
+    try:
+        with store.write_connection() as connection:
+            return bool(store.transact(ask, on=connection))
+    except LedgerFullError:
+        return False  # a full Redis takes no transaction; taking turns is right in either case
 
 
 def choose_barrier(
@@ -147,14 +175,17 @@ def choose_barrier(
         return PlainBarrier("none", "the server keeps no append-only file")
     if setting == "always":
         return PlainBarrier("always", "redis.barrier says so")
-    marked = store.read("exists", store.keys.barrier_mark)
-    if facts.appendfsync == "always" and not marked:
+    if facts.appendfsync == "always" and not facts.lazy_on_rewrite and _is_usual(store):
         return PlainBarrier("always", "the server syncs every write")
     honest = facts.name == "redis" and facts.version >= HONEST_WAITAOF
     if setting == "waitaof" or (setting == "auto" and honest):
         return WaitAofBarrier(store, "redis.barrier says so" if setting == "waitaof" else "Redis 8.0 or later")
+    if facts.lazy_on_rewrite:
+        # even `always` is only a word then: during a rewrite or a snapshot Redis writes and does not sync
+        return PlainBarrier("none", "no-appendfsync-on-rewrite is yes")
     try:
-        store.write("config_set", "appendfsync", facts.appendfsync)
+        # it is at "no"; to try appendfsync itself could end another replica's turn in the middle
+        store.write("config_set", "no-appendfsync-on-rewrite", "no")
     except LedgerRefusedError:
         return PlainBarrier("none", "the server forbids CONFIG SET and its WAITAOF is no fsync")
     return AppendFsyncBarrier(

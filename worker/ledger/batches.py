@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.core.grouping import Part
+from worker.core.grouping import Part, Remainder
 from worker.core.intake import Flaw
 from worker.core.lifecycle import Event, follow
 from worker.core.model import Batch, Claim, RemoteBatch, RequestCounts, State
@@ -145,11 +145,22 @@ class Batches:
             reason=reason,
         )
 
-    def submit(self, batch: Batch, *, fence: str, head: str, head_at: float, durably: Durably, intent: str = "") -> str:
+    def submit(
+        self,
+        batch: Batch,
+        *,
+        fence: str,
+        head: str,
+        head_at: float,
+        durably: Durably,
+        intent: str = "",
+        deployment: str = "",
+    ) -> str:
         """Record, on disk, the intent to post: OK, STALE, PAUSED or RECOVER.
 
-        `head` is the newest remote batch (empty: there is none), `head_at` the API's time of saying so.
-        `intent` is a random name by which whoever asked recognises a record whose answer was lost.
+        `head` is the newest remote batch (empty: there is none), `head_at` when it was created, by the API's clock.
+        `intent` is a random name by which whoever asked recognises a record whose answer was lost, `deployment` what
+        the custom_ids begin with.
         """
         keys = self.store.keys
         follow(batch.state, Event.SUBMIT)
@@ -166,6 +177,7 @@ class Batches:
                 head=head,
                 head_at=repr(head_at),
                 intent=intent,
+                deployment=deployment,
             )
         )
 
@@ -190,7 +202,7 @@ class Batches:
     def found(self, batch: Batch, remote: RemoteBatch, attempt: int) -> str:
         """Record a remote batch that recovery has proved to be this batch's: OK or STALE."""
         key = self.store.keys.remote(batch.lane, remote.id)
-        self.store.read("set", key, batch.uid, ex=REMOTE_SECONDS)
+        self.store.run("put", key=key, value=batch.uid, milliseconds=REMOTE_SECONDS * 1000, only_new="no")
         names = remote_fields(remote)
         fields: dict[str, Any] = dict(zip(names[::2], names[1::2], strict=True))
         posted_at = repr(batch.posted_at or self.store.now())
@@ -315,11 +327,34 @@ class Batches:
             bytes=nbytes,
         )
 
-    def finish(self, batch: Batch, *, fence: str, retention: float, dead_before: float) -> str:
-        """Close a delivered batch: OK, MINE or STALE. Dead letters older than `dead_before` (Unix s) are trimmed."""
+    def mend(self, batch: Batch, left: Remainder, *, fence: str) -> str:
+        """Make a sealed batch what is left of it after somebody else's deletions: OK or STALE."""
+        keys = self.store.keys
+        return self.store.say(
+            "mend",
+            lane=keys.lane(batch.lane),
+            batch=keys.batch(batch.lane, batch.uid),
+            due=keys.due(batch.lane),
+            fences=keys.fences(batch.lane),
+            unposted=keys.unposted(batch.lane),
+            uid=batch.uid,
+            fence=fence,
+            seen_attempt=batch.attempt,
+            gone=batch.entries - left.entries,
+            entries=left.entries,
+            count=left.count,
+            bytes=left.bytes,
+        )
+
+    def finish(self, batch: Batch, *, fence: str, retention: float, dead_before: float, on: Any = None) -> str:
+        """Close a delivered batch: OK, MINE or STALE. Dead letters older than `dead_before` (Unix s) are trimmed.
+
+        `on` is a connection of `store.write_connection`, to make it durable.
+        """
         keys = self.store.keys
         return self.store.say(
             "finish",
+            on=on,
             batch=keys.batch(batch.lane, batch.uid),
             due=keys.due(batch.lane),
             fences=keys.fences(batch.lane),

@@ -5,12 +5,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from worker.core.names import LANE_NAME, is_lane_name
+from worker.ledger.batches import Durably
 from worker.ledger.store import MIN_VERSION, LedgerRefusedError, ServerFacts, Store
 
 SCHEMA = "1"
 """The shape of batchmill's data in Redis; a worker refuses a newer one."""
 
 _OPEN = ("sealed", "submitting", "in_progress", "canceling")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who works in this Redis, and when it was found emptied (Unix seconds). `orphans` is None until counted."""
+
+    id: str | None
+    emptied_at: float | None
+    orphans: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +41,34 @@ class Deployment:
             raise LedgerRefusedError("the data in Redis is of a newer batchmill; upgrade this one")
         return str(found.decode())
 
+    def origin(self) -> Origin:
+        """Look at who works here."""
+        fields = self.store.read("hmget", self.store.keys.deployment, "id", "emptied_at", "orphans")
+        found, emptied_at, orphans = (value.decode() if value else None for value in fields)
+        return Origin(found, float(emptied_at) if emptied_at else None, int(orphans) if orphans else None)
+
+    def reclaim(self, own_id: str) -> bool:
+        """Write our id into a Redis that has forgotten it, and that it has. False: somebody else was faster."""
+        tail = ["id", own_id, "schema", SCHEMA, "emptied_at", repr(self.store.now())]
+        return self.store.say("mark", hash=self.store.keys.deployment, unless="id", tail=tail) == "OK"
+
+    def count_orphans(self, count: int) -> bool:
+        """Note how many remote batches nobody will ever fetch. False: somebody else has counted them."""
+        key = self.store.keys.deployment
+        return self.store.say("mark", hash=key, unless="orphans", tail=["orphans", str(count)]) == "OK"
+
     def check_server(self) -> ServerFacts:
-        """Return the server's facts; raises LedgerRefusedError when it is too old for `#!lua flags=allow-oom`."""
+        """Return the server's facts; raises LedgerRefusedError when batchmill cannot work on it."""
         facts = self.store.facts()
         if facts.version < MIN_VERSION:
             spelled = ".".join(map(str, facts.version))
             raise LedgerRefusedError(f"{facts.name} {spelled} is too old: batchmill needs Redis 7.0 or Valkey 8")
+        if facts.cluster:
+            raise LedgerRefusedError(
+                "it is a node of a Redis Cluster: batchmill needs all of its keys on one server"
+            )
+        if facts.replica:
+            raise LedgerRefusedError("it is a read-only replica: redis.url must lead to the master")
         return facts
 
     def incarnation(self) -> str:
@@ -49,13 +81,21 @@ class Deployment:
         pairs = [word for name, value in fields.items() for word in (name, value)]
         self.store.run("mark", hash=self.store.keys.deployment, unless="", tail=pairs)
 
+    def sync(self, durably: Durably, *, at: float) -> None:
+        """Bring everything that was written before onto the disk; raises NotDurableError when it may not be there."""
+        key = self.store.keys.deployment
+        durably(lambda client: self.store.say("mark", on=client, hash=key, unless="", tail=["synced_at", repr(at)]))
+
     def recall(self, name: str) -> str | None:
         """Return one field of the deployment's record."""
         value = self.store.read("hget", self.store.keys.deployment, name)
         return None if value is None else str(value.decode())
 
     def lanes(self) -> list[str]:
-        """Return the names of all lanes ever seen; what producers may have put there that is no name is passed over."""
+        """Return the names of all lanes that are configured, or that something is left of.
+
+        What producers may have put there that is no name is passed over.
+        """
         members: Iterable[bytes] = self.store.read("smembers", self.store.keys.lanes)
         names = (member.decode("utf-8", "replace") for member in members)
         return sorted(name for name in names if is_lane_name(name))
@@ -64,18 +104,31 @@ class Deployment:
         """Add lanes to the registry."""
         names = list(lanes)
         if names:
-            self.store.read("sadd", self.store.keys.lanes, *names)
+            self.store.run("enroll", set=self.store.keys.lanes, tail=names)
+
+    def strike_lanes(self, lanes: Iterable[str]) -> None:
+        """Take lanes that are gone out of the registry; one that is used again is registered or discovered anew."""
+        names = list(lanes)
+        if names:
+            self.store.read("srem", self.store.keys.lanes, *names)
 
     def discover_lanes(self) -> set[str]:
-        """Look for streams that a plain XADD made in lanes nobody configured; walks the keyspace in small steps."""
-        pattern = re.compile(re.escape(self.store.keys.prefix) + r"\{(" + LANE_NAME + r")\}:prompts")
+        """Look for streams that a plain XADD made in lanes nobody configured; walks the keyspace in small steps.
+
+        A record without a stream counts, too: whoever wrote it just as the lane went has left it to nobody.
+        """
+        pattern = re.compile(re.escape(self.store.keys.prefix) + r"\{(" + LANE_NAME + r")\}:(prompts|lane)")
         names: set[str] = set()
         cursor = None
         while cursor != 0:
-            cursor, found = self.store.read(
-                "scan", cursor or 0, match=self.store.keys.prefix + "{*}:prompts", count=1000, _type="STREAM"
-            )
-            names |= {match[1] for key in found if (match := pattern.fullmatch(key.decode("utf-8", "replace")))}
+            cursor, keys = self.store.read("scan", cursor or 0, match=self.store.keys.prefix + "{*}:[lp]*", count=1000)
+            found = [match for key in keys if (match := pattern.fullmatch(key.decode("utf-8", "replace")))]
+            types = self.store.read_all(("type", match[0]) for match in found) if found else []
+            names |= {
+                match[1]
+                for match, type_ in zip(found, types, strict=True)
+                if type_ == {"prompts": b"stream", "lane": b"hash"}[match[2]]
+            }
         return names
 
     def reserve(self, lane: str, uid: str, count: int, limit: int) -> bool:
@@ -106,7 +159,10 @@ class Deployment:
         return len(stale)
 
     def record_waiting(self, nbytes: Mapping[str, int]) -> None:
-        """Publish how many bytes each lane's stream takes, for the enqueue script's QFULL."""
-        pairs = [word for lane, size in nbytes.items() for word in (lane, str(size))]
+        """Publish how many bytes each lane's stream takes, for the enqueue script's QFULL; other lanes are gone."""
+        noted: list[bytes] = self.store.read("hkeys", self.store.keys.waiting)
+        gone = [name for each in noted if (name := each.decode()) not in nbytes and name != "total"]
+        pairs = [word for lane in gone for word in (lane, "")]
+        pairs += [word for lane, size in nbytes.items() for word in (lane, str(size))]
         pairs += ["total", str(sum(nbytes.values()))]
         self.store.run("mark", hash=self.store.keys.waiting, unless="", tail=pairs)

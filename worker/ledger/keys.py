@@ -21,7 +21,10 @@ class Keys:
         return f"{self.prefix}{{{lane}}}:prompts"
 
     def lane(self, lane: str) -> str:
-        """HASH: cursor, incarnation, sealed_entries, requeued, flush_to, paused, parked…; lives as long as the lane."""
+        """HASH: cursor, incarnation, sealed_entries, requeued, flush_to, paused, parked…; lives as long as the lane.
+
+        A lane that nobody configured ends with its last settled batch and its last dead letter.
+        """
         return f"{self.prefix}{{{lane}}}:lane"
 
     def batch(self, lane: str, uid: str) -> str:
@@ -41,7 +44,7 @@ class Keys:
         return f"{self.prefix}{{{lane}}}:fences"
 
     def settled(self, lane: str) -> str:
-        """ZSET uid → Unix ms of settling; members older than `retention` are trimmed at each settling."""
+        """ZSET uid → Unix ms of settling; members older than `retention` are trimmed, every minute."""
         return f"{self.prefix}{{{lane}}}:settled"
 
     def dead(self, lane: str) -> str:
@@ -62,12 +65,12 @@ class Keys:
 
     @property
     def deployment(self) -> str:
-        """HASH: id, schema, workspace_id, accepted_at, and the intake settings producers read; lives for ever."""
+        """HASH: id, schema, workspace_id, accepted_at, emptied_at, orphans, synced_at, the intake's; lives for ever."""
         return f"{self.prefix}deployment"
 
     @property
     def lanes(self) -> str:
-        """SET of lane names ever seen; lives for ever."""
+        """SET of lane names: the configured ones, and those that something is left of; lives for ever."""
         return f"{self.prefix}lanes"
 
     @property
@@ -77,7 +80,7 @@ class Keys:
 
     @property
     def waiting(self) -> str:
-        """HASH lane → bytes of its stream, and `total`; rewritten by the batchers."""
+        """HASH lane → bytes of its stream, and `total`; rewritten by the rescuers, a field leaves with its lane."""
         return f"{self.prefix}waiting"
 
     @property

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from worker.core.entry_ids import order
 from worker.core.grouping import Limits, Seal, Window
-from worker.core.intake import Flaw, Unusable, read_prompt
+from worker.core.intake import Flaw, Unusable, entry_instant, read_prompt
 from worker.core.model import Prompt
 from worker.ledger.pages import pages
 from worker.ledger.scripts import MAX_TAIL
@@ -15,6 +16,8 @@ PAGE = 200
 """Most entries per XRANGE: a longest pause of 2.8 ms for others at 1.5 KB each (measured on Redis 7.0)."""
 
 UNSEALED_NOTE_SECONDS = 3600
+UPTIME_DOUBT = 1.0
+"""A server counts its uptime from whole second to whole second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Marks:
 
     now: float
     cursor: str
+    incarnation: str
     paused: str | None
     parked: str | None
     flush_to: str | None
@@ -50,14 +54,15 @@ class Lanes:
         time, fields, unposted = self.store.read_all(
             [
                 ("time",),
-                ("hmget", keys.lane(lane), "cursor", "paused", "parked", "flush_to"),
+                ("hmget", keys.lane(lane), "cursor", "incarnation", "paused", "parked", "flush_to"),
                 ("zcard", keys.unposted(lane)),
             ]
         )
-        cursor, paused, parked, flush_to = (value.decode() if value else None for value in fields)
+        cursor, incarnation, paused, parked, flush_to = (value.decode() if value else None for value in fields)
         return Marks(
             now=float(time[0]) + float(time[1]) / 1e6,
             cursor=cursor or "0-0",
+            incarnation=incarnation or "",
             paused=paused,
             parked=parked,
             flush_to=flush_to,
@@ -94,7 +99,10 @@ class Lanes:
     def seal(
         self, lane: str, uid: str, window: Window, decision: Seal, *, max_unposted: int, recovered: bool = True
     ) -> str:
-        """Commit a seal: SEALED, MINE, STALE, FULL or RECOVER. Only recovery seals in a lane not yet `recovered`."""
+        """Commit a seal: SEALED, MINE, STALE, FULL or RECOVER.
+
+        Only recovery seals in a lane not yet `recovered`, and a window of whatever life.
+        """
         keys, cut = self.store.keys, decision.cut
         unusable = window.unusable_within(cut)
         self._note_unusable(lane, uid, unusable)
@@ -105,16 +113,18 @@ class Lanes:
             due=keys.due(lane),
             unposted=keys.unposted(lane),
             unusable=keys.unusable(lane, uid),
+            prompts=keys.prompts(lane),
             seen=window.after,
+            first=window.first or cut.last,
             last=cut.last,
             uid=uid,
             entries=cut.entries,
             count=cut.count,
             unusable_count=len(unusable),
             max_unposted=max_unposted,
-            recovered="yes" if recovered else "no",
+            recovered_in=window.incarnation if recovered else "any",
             tail=[
-                *("first", window.first or cut.last, "bytes", cut.bytes, "trigger", decision.trigger),
+                *("bytes", cut.bytes, "trigger", decision.trigger),
                 *("attempt", 0, "deadline", "" if window.deadline is None else str(window.deadline)),
             ],
         )
@@ -165,6 +175,17 @@ class Lanes:
         incarnation, barrier, since = (value.decode() if value else None for value in fields)
         return Past(incarnation, barrier, float(since) if since else None)
 
+    def may_be_older(self, lane: str) -> bool:
+        """Whether a lane without a record holds prompts that the server remembers from before its present life."""
+        oldest = self.store.read("xrange", self.store.keys.prompts(lane), "-", "+", 1)
+        if not oldest:
+            return False
+        server, kept = self.store.read("info", "server"), self.store.read("info", "persistence")
+        if not kept.get("aof_enabled") and not kept.get("rdb_last_load_keys_loaded", 1):
+            return False  # it began with nothing
+        began_at = self.store.now() - float(server.get("uptime_in_seconds", 0)) + UPTIME_DOUBT
+        return entry_instant(oldest[0][0].decode()) < began_at
+
     def begin_recovery(self, lane: str) -> None:
         """Date the recovery of a lane, once."""
         tail = ["recovering_since", repr(self.store.now())]
@@ -175,6 +196,53 @@ class Lanes:
         tail = ["barrier", barrier, "recovering_since", ""]
         answer = self.store.say("recover", lane=self.store.keys.lane(lane), incarnation=incarnation, tail=tail)
         return answer == "OK"
+
+    def tidy(self, lane: str, *, retention: float, dead_before: float, may_go: bool) -> bool:
+        """Let go of what is too old, and if it `may_go` of the lane, once nothing is left in it; True: it is gone."""
+        keys = self.store.keys
+        answer = self.store.say(
+            "tidy",
+            lane=keys.lane(lane),
+            prompts=keys.prompts(lane),
+            dead=keys.dead(lane),
+            settled=keys.settled(lane),
+            due=keys.due(lane),
+            fences=keys.fences(lane),
+            unposted=keys.unposted(lane),
+            retention_ms=int(retention * 1000),
+            dead_before=max(0, int(dead_before * 1000)),
+            may_go="yes" if may_go else "no",
+        )
+        return answer == "GONE"
+
+    def remember(self, lane: str, cursor: str, sealed_entries: int) -> bool:
+        """Put the marks of a lane whose record is gone back, unless it has a cursor."""
+        tail = ["cursor", cursor, "sealed_entries", str(sealed_entries)]
+        return self.store.say("mark", hash=self.store.keys.lane(lane), unless="cursor", tail=tail) == "OK"
+
+    def head(self, lane: str) -> str | None:
+        """Return the oldest entry that waits for a batch."""
+        page = self.store.read("xrange", self.store.keys.prompts(lane), f"({self.marks(lane).cursor}", "+", 1)
+        return str(page[0][0].decode()) if page else None
+
+    def deleted(self, lane: str, head: str | None) -> str | None:
+        """Return an entry that was deleted although no batch had it yet; None when there is none.
+
+        XDEL leaves its mark on the stream; XTRIM does not, but takes `head` away, which waited a while ago.
+        """
+        # first the stream and then the cursor: what is sealed and settled in between must not look deleted
+        key = self.store.keys.prompts(lane)
+        stream, found, cursor = self.store.read_all(
+            [
+                ("xinfo_stream", key),
+                ("xrange", key, head or "-", head or "+", 1),
+                ("hget", self.store.keys.lane(lane), "cursor"),
+            ]
+        )
+        marked = stream.get("max-deleted-entry-id", b"0-0").decode() if isinstance(stream, dict) else "0-0"
+        suspects = [marked, *([head] if head and not found else [])]
+        sealed = order(cursor.decode() if cursor else "0-0")
+        return next((entry for entry in suspects if order(entry) > sealed), None)
 
     def stream_bytes(self, lanes: list[str]) -> dict[str, int]:
         """Return what Redis spends on each lane's stream, estimated from samples (MEMORY USAGE)."""

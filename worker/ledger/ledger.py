@@ -27,13 +27,13 @@ class Ledger:
     @classmethod
     def over(cls, store: Store) -> Self:
         """Build all parts over one store."""
-        batches = Batches(store)
+        batches, deployment = Batches(store), Deployment(store)
         return cls(
             store=store,
-            deployment=Deployment(store),
+            deployment=deployment,
             lanes=Lanes(store),
             batches=batches,
             prompts=Prompts(store),
             dead_letters=DeadLetters(store),
-            reads=Reads(store, batches),
+            reads=Reads(store, batches, deployment),
         )

@@ -3,11 +3,15 @@
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
+from worker.core.entry_ids import entry_id_of
 from worker.ledger.store import Store
 
 FIRST = 8
 GROWTH = 4
 PAGE_BYTES = 2 * 1024 * 1024
+
+BEHIND_ALL = f"({entry_id_of((1 << 128) - 1)}"
+"""Behind the last entry id there can be, where Redis takes the question for an error."""
 
 Entry: TypeAlias = tuple[bytes, Mapping[bytes, bytes]]
 
@@ -18,7 +22,7 @@ def pages(store: Store, stream: str, *, start: str, end: str, most: int) -> Iter
     How many come next is judged by what the last ones weighed, and never more than four times as many.
     """
     count = FIRST
-    while True:
+    while start != BEHIND_ALL:
         page: list[Entry] = store.read("xrange", stream, start, end, count)
         if page:
             yield page

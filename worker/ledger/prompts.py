@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.core.entry_ids import order
-from worker.core.intake import MAX_METADATA_BYTES, Flaw
+from worker.core.intake import ATTEMPT, ENQUEUED_AT, FIELDS, MAX_METADATA_BYTES, Flaw
 from worker.core.model import Batch
 from worker.ledger.pages import pages
 from worker.ledger.scripts import MAX_TAIL
@@ -16,6 +16,12 @@ PAGE = 500
 
 SETTLE_CHUNK = 500
 DESCRIBE_CHUNK = 500
+
+KNOWN = " ".join((*FIELDS, ENQUEUED_AT.decode()))
+"""The fields of a prompt that goes on to another stream; its attempt is given anew."""
+
+DESCRIPTION = " ".join((*FIELDS[1:], ENQUEUED_AT.decode(), ATTEMPT.decode()))
+"""The fields of a row: all but `params`, and nothing that batchmill does not know, which may be of any size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +55,13 @@ class Prompts:
         return {entry_id: flaw for entry_id, flaw in flaws.items() if first <= order(entry_id) <= last}
 
     def describe(self, lane: str, entry_ids: Sequence[str]) -> list[dict[bytes, bytes] | None]:
-        """Return the fields of entries without their params; None for one that is gone."""
+        """Return what a row needs of entries; None for one that is gone."""
         described: list[dict[bytes, bytes] | None] = []
         for at in range(0, len(entry_ids), DESCRIBE_CHUNK):
             answers: list[Any] = self.store.run(
                 "describe",
                 prompts=self.store.keys.prompts(lane),
+                wanted=DESCRIPTION,
                 longest=MAX_METADATA_BYTES,
                 tail=entry_ids[at : at + DESCRIBE_CHUNK],
             )
@@ -81,6 +88,7 @@ class Prompts:
                 uid=batch.uid,
                 fence=fence,
                 buried_at=f"{now:.3f}",
+                known=KNOWN,
                 tail=tail,
             )
             if answer == "STALE":

@@ -7,6 +7,7 @@ from worker.core.figures import Figures, LaneFigures
 from worker.core.intake import entry_instant
 from worker.core.model import Batch, State
 from worker.ledger.batches import Batches
+from worker.ledger.deployment import Deployment
 from worker.ledger.store import Store
 
 _OPEN = (State.IN_PROGRESS, State.CANCELING)
@@ -18,6 +19,7 @@ class Reads:
 
     store: Store
     batches: Batches
+    deployment: Deployment
 
     def figures(self, lanes: list[str], sinks_of: "dict[str, tuple[str, ...]]") -> Figures:
         """Read everything that `status` and the gauges show; `sinks_of` names each lane's sinks."""
@@ -31,12 +33,15 @@ class Reads:
                     pending.update(sink for sink in sinks_of.get(lane, ()) if sink not in batch.commits)
         in_flight: list[bytes] = self.store.read("hvals", self.store.keys.in_flight)
         info: dict[str, object] = self.store.read("info", "memory")
+        origin = self.deployment.origin()
         return Figures(
             read_at=self.store.now(),
             lanes=tuple(figures),
             in_flight=sum(map(int, in_flight)),
             evicting=str(info.get("maxmemory_policy", "noeviction")) != "noeviction",
             sink_pending=dict(pending),
+            emptied_at=origin.emptied_at,
+            orphans=origin.orphans,
         )
 
     def settled(self, lane: str, limit: int) -> list[Batch]:

@@ -30,6 +30,7 @@ def read_batch(lane: str, uid: str, fields: Mapping[bytes, bytes]) -> Batch:
         head_at=_instant(text, "head_at"),
         posted_at=_instant(text, "posted_at"),
         intent=text.get("intent"),
+        deployment=text.get("deployment"),
         doubt_at=_instant(text, "doubt_at"),
         doubt=text.get("doubt"),
         seen=frozenset(text.get("seen", "").split()),

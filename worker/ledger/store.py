@@ -17,7 +17,12 @@ from worker.ledger.scripts import MAX_TAIL, Script, read_scripts
 Value = str | int | bytes
 
 MIN_VERSION = (7, 0)
-REPEATABLE = frozenset({"accept", "describe", "finish", "mark", "note_unusable", "probe", "renew", "reserve", "settle"})
+REPEATABLE = frozenset(
+    {
+        *("accept", "describe", "enroll", "finish", "mark", "note_unusable", "probe", "put", "renew", "reserve"),
+        *("settle", "tidy"),
+    }
+)
 """Scripts that may run twice for one call: a lost reply is asked for again instead of being passed on."""
 
 
@@ -41,7 +46,10 @@ class LedgerRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server says of itself. `run_id` is new with every start; `was_replica` after a promotion."""
+    """What a server says of itself. `run_id` is new with every start; `was_replica` after a promotion.
+
+    `lazy_on_rewrite`: it does not sync its append-only file while it rewrites it or takes a snapshot.
+    """
 
     name: str
     version: tuple[int, ...]
@@ -51,6 +59,10 @@ class ServerFacts:
     appendfsync: str
     evicting: bool
     max_memory: int
+    replica: bool = False
+    cluster: bool = False
+    snapshots: bool = False
+    lazy_on_rewrite: bool = False
 
 
 class Store:
@@ -147,8 +159,8 @@ class Store:
         return cast("bytes", self.run(name, tail=tail, tail_keys=tail_keys, on=on, **named)).decode()
 
     def write_connection(self) -> Any:
-        """Return a context manager for one connection of its own, without repeats."""
-        return self._once.client()
+        """Return a context manager for one connection of its own, without repeats. It is connected by then."""
+        return self._reach(self._once.client)
 
     def read(self, command: str, *args: Any, **options: Any) -> Any:
         """Send a command of redis-py's that may be sent twice; a broken connection is tried again."""
@@ -196,6 +208,10 @@ class Store:
             appendfsync=self._config("appendfsync", "unknown"),
             evicting=str(info.get("maxmemory_policy", "noeviction")) != "noeviction",
             max_memory=int(info.get("maxmemory", 0)),
+            replica=info.get("role") == "slave",
+            cluster=bool(info.get("cluster_enabled")),
+            snapshots=self._config("save", "") != "",
+            lazy_on_rewrite=self._config("no-appendfsync-on-rewrite", "no") == "yes",
         )
 
     def close(self) -> None:

@@ -3,9 +3,12 @@
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 
+from msgspec.structs import asdict
+
+from worker.core.custom_id import LANE_LENGTH, decode
 from worker.simulator.batch import Batch
+from worker.simulator.notes import Attempt, Note, forget
 from worker.simulator.remote import Remote
 from worker.simulator.rows import Rows
 
@@ -13,24 +16,11 @@ ATTEMPTS_KEPT = 10_000
 EXAMPLES = 20
 
 
-@dataclass(slots=True)
-class Attempt:
-    """One POST to create. `outcome` says how it ended; `batch` is set when it was committed."""
-
-    at: float
-    content_length: int | None
-    received: int = 0
-    complete: bool = False
-    outcome: str = "arriving"
-    count: int | None = None
-    first_custom_id: str | None = None
-    batch: str | None = None
-
-
 class Audit:
     """The record of requests. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, note: Note = forget) -> None:
+        self._note = note
         self._attempts: deque[Attempt] = deque(maxlen=ATTEMPTS_KEPT)
         self._outcomes: Counter[str] = Counter()
         self._operations: Counter[str] = Counter()
@@ -48,6 +38,18 @@ class Audit:
         with self._lock:
             attempt.outcome = outcome
             self._outcomes[outcome] += 1
+            self._note(attempt)
+
+    def recall(self, attempt: Attempt) -> None:
+        """Take over a POST of an earlier life."""
+        self._attempts.append(attempt)
+        self._outcomes[attempt.outcome] += 1
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many POSTs ended how."""
+        with self._lock:
+            return dict(self._outcomes)
 
     def counted(self, operation: str, outcome: int | str) -> None:
         """Count a request of any kind."""
@@ -62,7 +64,12 @@ class Audit:
 
 
 def prompt_of(custom_id: str) -> str:
-    """The prompt a custom_id stands for: what follows its third `_`, or all of it if there is none."""
+    """The prompt a custom_id stands for: its entry id and, as two lanes may have it, what its uid says of the lane.
+
+    Of one that is not of our making it is what follows the third `_`, or all of it if there is none.
+    """
+    if (token := decode(custom_id)) is not None:
+        return f"{token.uid[-LANE_LENGTH:]} {token.entry_id}"
     return custom_id.split("_", 3)[-1] if custom_id.count("_") >= 3 else custom_id  # noqa: PLR2004  # ours has three
 
 
@@ -75,7 +82,7 @@ def verdict(remote: Remote, now: float, *, custom_ids: bool, only: str | None) -
     for batch in ours:
         rows = remote.rows(batch)
         committed.update(map(prompt_of, rows.ids))
-        billed.update(map(prompt_of, paid(batch, rows, now)))
+        billed.update(prompt_of(rows.ids[index]) for index in paid(batch, rows, now))
         if custom_ids and only in (None, batch.id):
             listing[batch.id] = rows.ids
     report: dict[str, object] = {
@@ -93,13 +100,13 @@ def verdict(remote: Remote, now: float, *, custom_ids: bool, only: str | None) -
     return report | ({"custom_ids": listing} if custom_ids else {})
 
 
-def paid(batch: Batch, rows: Rows, now: float) -> Iterable[str]:
-    """The custom_ids whose rows succeeded: only those cost money."""
+def paid(batch: Batch, rows: Rows, now: float) -> Iterable[int]:
+    """The indexes of the rows that succeeded: only those cost money."""
     if batch.ended_at(now) is None:
         return
     for index in batch.order.first(batch.done(now)):
         if rows.verdicts[rows.record(index)[4]].result == "succeeded":
-            yield rows.ids[index]
+            yield index
 
 
 def _many(times: Iterable[int]) -> int:

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from worker.simulator.audit import Attempt, Audit
+from worker.simulator.audit import Audit
 from worker.simulator.call import Call, Strikes, ok
 from worker.simulator.faults import AFTER, SHAPE_BATCH
 from worker.simulator.instants import Timeline
 from worker.simulator.intake import Intake
+from worker.simulator.notes import Attempt
 from worker.simulator.options import Options
 from worker.simulator.params import Judge
 from worker.simulator.refusal import Refusal

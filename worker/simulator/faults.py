@@ -116,10 +116,10 @@ class Scripted:
 
 
 class FaultBook:
-    """The faults in force, oldest first. Thread-safe."""
+    """The faults in force, oldest first. Thread-safe. Each `life` of a kept account has chances of its own."""
 
-    def __init__(self, seed: int) -> None:
-        self._chance = random.Random(f"faults {seed}")  # noqa: S311  # repeatable on purpose
+    def __init__(self, seed: int, *, life: int = 0) -> None:
+        self._chance = random.Random(f"faults {seed}" + (f" life {life}" if life else ""))  # noqa: S311  # repeatable
         self._scripted: list[Scripted] = []
         self._number = 0
         self._lock = threading.Lock()

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import formatdate
 
+from worker.simulator.notes import Moved, Note, forget
+
 
 class Timeline:
     """The time all batches live by. Moving it forward is how a test lets a day pass."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, note: Note = forget) -> None:
         self._clock = clock
+        self._note = note
         self._offset = 0.0
         self._lock = threading.Lock()
 
@@ -24,7 +27,12 @@ class Timeline:
             raise ValueError("time only moves forward")
         with self._lock:
             self._offset += seconds
+            self._note(Moved(self._offset))
         return self.now()
+
+    def recall(self, record: Moved) -> None:
+        """Take over how far an earlier life had moved."""
+        self._offset = record.offset
 
 
 def rfc3339(at: float | None) -> str | None:

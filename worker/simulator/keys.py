@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 
 from worker.simulator.instants import rfc3339
+from worker.simulator.notes import Note, Revoked, forget
 from worker.simulator.refusal import Refusal
 from worker.simulator.wire import Request
 
@@ -14,10 +15,11 @@ PREFIX = "sk-ant-"
 
 
 class Keyring:
-    """Opens workspaces to keys. A revoked key is refused like one that never was."""
+    """Opens workspaces to keys. A revoked key is refused like one that never was; only its digest is remembered."""
 
-    def __init__(self, workspaces: Mapping[str, str] | None) -> None:
+    def __init__(self, workspaces: Mapping[str, str] | None, *, note: Note = forget) -> None:
         self._workspaces = workspaces
+        self._note = note
         self._revoked: set[str] = set()
         self._all_revoked = False
 
@@ -29,7 +31,7 @@ class Keyring:
         workspace = self._workspaces.get(key) if self._workspaces is not None else None
         if self._workspaces is None and key.startswith(PREFIX):
             workspace = DEFAULT_WORKSPACE
-        if workspace is None or self._all_revoked or key in self._revoked:
+        if workspace is None or self._all_revoked or _digest(key) in self._revoked:
             raise Refusal(401, "invalid x-api-key" if "x-api-key" in request.headers else "Invalid bearer token")
         return workspace
 
@@ -41,17 +43,26 @@ class Keyring:
     def revoke(self, key: str | None) -> None:
         """Refuse a key, or with None every key."""
         self._all_revoked = self._all_revoked or key is None
-        self._revoked |= {key} if key else set()
+        self._revoked |= {_digest(key)} if key else set()
+        self._note(Revoked(self._all_revoked, sorted(self._revoked)))
 
     def restore(self, key: str | None) -> None:
         """Take a key back, or with None all of them."""
         self._all_revoked = self._all_revoked and key is not None
-        self._revoked = self._revoked - {key} if key else set()
+        self._revoked = self._revoked - {_digest(key)} if key else set()
+        self._note(Revoked(self._all_revoked, sorted(self._revoked)))
+
+    def recall(self, record: Revoked) -> None:
+        """Take over what an earlier life had revoked."""
+        self._all_revoked, self._revoked = record.everything, set(record.digests)
 
     def describe(self) -> dict[str, object]:
         """What is revoked, as fingerprints: a key is never shown."""
-        prints = sorted(hashlib.sha256(key.encode()).hexdigest()[:8] for key in self._revoked)
-        return {"all_revoked": self._all_revoked, "revoked": prints}
+        return {"all_revoked": self._all_revoked, "revoked": sorted(digest[:8] for digest in self._revoked)}
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def key_of(request: Request) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -18,7 +19,7 @@ class Options:
     out. `framing` is how results travel, `unknown_cursor` what a list answers to a cursor it does not know; the real
     API's choice is undocumented in both. `clock` gives Unix seconds, and `Control.advance` adds to it.
     `answer_bytes` is the length of an answer's text; a result line has some 500 bytes more. `models` replaces the
-    built-in rule of which model names are known.
+    built-in rule of which model names are known. `keep` is a directory in which the account outlives its process.
     """
 
     bind: str = "127.0.0.1"
@@ -43,6 +44,7 @@ class Options:
     poll_hint: int | None = None
     unknown_cursor: Literal["refuse", "empty"] = "refuse"
     clock: Callable[[], float] = time.time
+    keep: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could only puzzle later."""

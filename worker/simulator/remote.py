@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from worker.simulator.batch import NEVER, Batch
 from worker.simulator.faults import Fault
 from worker.simulator.instants import Timeline
+from worker.simulator.notes import Note, forget
 from worker.simulator.options import Options
+from worker.simulator.records import Changed, Late, Made
 from worker.simulator.refusal import Refusal, unknown_batch
 from worker.simulator.rows import Order, Rows, Spool, Verdict, tally
 
@@ -18,18 +20,24 @@ LETTERS = string.digits + string.ascii_letters
 
 
 class Remote:
-    """All batches ever committed. Methods raise Refusal in the API's words."""
+    """All batches ever committed. Methods raise Refusal in the API's words.
 
-    def __init__(self, options: Options, timeline: Timeline) -> None:
+    Whatever changes is told to `note` under the lock, before anybody can see it. `life` counts the starts of a kept
+    account: no life makes up the ids of another.
+    """
+
+    def __init__(self, options: Options, timeline: Timeline, *, note: Note = forget, life: int = 0) -> None:
         self._options = options
         self._time = timeline
-        self._chance = random.Random(f"remote {options.seed}")  # noqa: S311  # repeatable on purpose
+        self._note = note
+        seed = f"remote {options.seed}" + (f" life {life}" if life else "")
+        self._chance = random.Random(seed)  # noqa: S311  # repeatable on purpose
         self._spool = Spool()
         self._lock = threading.RLock()
         self._all: list[Batch] = []
         self._by_id: dict[str, Batch] = {}
         self._listed: dict[str, list[Batch]] = {}  # by workspace, oldest first
-        self._late: list[tuple[float, str, Rows, int, list[Fault]]] = []
+        self._late: list[Late] = []
 
     def identity(self, prefix: str) -> str:
         """Make up an id, `msgbatch_01…` for the prefix `msgbatch_01`."""
@@ -53,11 +61,33 @@ class Remote:
     def create_late(self, workspace: str, rows: Rows, *, body_bytes: int, shapes: list[Fault], delay: float) -> None:
         """Commit a batch `delay` seconds from now."""
         with self._lock:
-            self._late.append((self._time.now() + delay, workspace, rows, body_bytes, shapes))
-            self._late.sort(key=lambda each: each[0])
+            late = Late(
+                id=self.identity("late_01"),
+                due=self._time.now() + delay,
+                workspace=workspace,
+                rows=rows,
+                body_bytes=body_bytes,
+                shapes=shapes,
+            )
+            self._note(late)
+            self.promise(late)
+
+    def promise(self, late: Late) -> None:
+        """Remember what will be committed."""
+        with self._lock:
+            self._late.append(late)
+            self._late.sort(key=lambda each: each.due)
 
     def _commit(
-        self, workspace: str, rows: Rows, at: float, body_bytes: int, shapes: list[Fault], *, foreign: bool = False
+        self,
+        workspace: str,
+        rows: Rows,
+        at: float,
+        body_bytes: int,
+        shapes: list[Fault],
+        *,
+        foreign: bool = False,
+        late: str | None = None,
     ) -> Batch:
         options, last = self._options, self._all[-1].created_at if self._all else 0.0
         created_at = round(max(at, last + 1e-6), 6)
@@ -90,16 +120,35 @@ class Remote:
                     batch.forced_at = at
                 case "hide_from_list":
                     batch.listed_at = at + fault.seconds
+        self._note(Made.of(batch, rows, late=late))
+        self._enter(batch)
+        return batch
+
+    def _enter(self, batch: Batch) -> None:
         self._all.append(batch)
         self._by_id[batch.id] = batch
-        self._listed.setdefault(workspace, []).append(batch)
-        return batch
+        self._listed.setdefault(batch.workspace, []).append(batch)
+
+    def recall(self, record: Made | Changed | Late) -> None:
+        """Take over what an earlier life has noted, in the order in which it was noted."""
+        with self._lock:
+            match record:
+                case Made():
+                    self._late = [late for late in self._late if late.id != record.late]
+                    self._enter(record.batch(number=len(self._all) + 1, place=self._spool.keep(record.rows)))
+                case Changed():
+                    batch = self._by_id[record.id]
+                    if record.deleted_at is not None and batch.deleted_at is None:
+                        self._listed[batch.workspace].remove(batch)
+                    record.apply(batch)
+                case Late():
+                    self.promise(record)
 
     def _settle(self) -> None:
         now = self._time.now()
-        while self._late and self._late[0][0] <= now:
-            due, workspace, rows, body_bytes, shapes = self._late.pop(0)
-            self._commit(workspace, rows, due, body_bytes, shapes)
+        while self._late and self._late[0].due <= now:
+            late = self._late.pop(0)
+            self._commit(late.workspace, late.rows, late.due, late.body_bytes, late.shapes, late=late.id)
 
     def find(self, workspace: str | None, batch_id: str) -> Batch:
         """Look a batch up; None stands for any workspace. Raises Refusal 404."""
@@ -142,6 +191,7 @@ class Remote:
                 raise Refusal(400, f"Batch {batch_id} has ended and cannot be canceled.")
             if batch.cancel_at is None:
                 batch.cancel_at = now
+                self._note(Changed.of(batch))
             return batch
 
     def delete(self, workspace: str | None, batch_id: str) -> None:
@@ -151,14 +201,17 @@ class Remote:
             if batch.ended_at(now) is None:
                 raise Refusal(400, f"Batch {batch_id} cannot be deleted while it is in progress. Cancel it first.")
             batch.deleted_at = now
+            self._note(Changed.of(batch))
             self._listed[batch.workspace].remove(batch)
 
     def end(self, batch_id: str | None) -> int:
         """End one batch, or all, now; returns how many. Raises Refusal 404."""
         with self._lock:
-            batches = [self.find(None, batch_id)] if batch_id else self.batches()
+            batches, now = [self.find(None, batch_id)] if batch_id else self.batches(), self._time.now()
             for batch in batches:
-                batch.end(self._time.now())
+                if batch.ended_at(now) is None:
+                    batch.end(now)
+                    self._note(Changed.of(batch))
             return len(batches)
 
     def stick(self, batch_id: str | None) -> int:
@@ -169,6 +222,7 @@ class Remote:
             opened = [batch for batch in batches if batch.ended_at(now) is None]
             for batch in opened:
                 batch.takes = NEVER
+                self._note(Changed.of(batch))
             return len(opened)
 
     def waiting(self) -> int:

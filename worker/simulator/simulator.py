@@ -4,17 +4,15 @@ import threading
 from types import TracebackType
 from typing import Any, Self
 
+from worker.simulator.account import Account
 from worker.simulator.admin import ROOT, Admin
 from worker.simulator.api import Api
-from worker.simulator.audit import Audit
 from worker.simulator.call import Strikes
 from worker.simulator.control import Control
 from worker.simulator.creation import Creation
 from worker.simulator.faults import FaultBook
-from worker.simulator.instants import Timeline
-from worker.simulator.keys import Keyring, Minute
+from worker.simulator.keys import Minute
 from worker.simulator.options import Options
-from worker.simulator.remote import Remote
 from worker.simulator.server import Server
 from worker.simulator.wire import Reply, Request
 
@@ -37,17 +35,22 @@ class Simulator:
         self._port = port
         self._options = Options(**options)
         self._server: Server | None = None
-        self._remote: Remote | None = None
+        self._account: Account | None = None
         self._control: Control | None = None
         self._stopping = threading.Event()
 
     def start(self) -> str:
-        """Listen; returns the base URL. Raises OSError if the port is taken, RuntimeError if started before."""
+        """Listen; returns the base URL.
+
+        Raises OSError if the port or the kept account is taken, ValueError if what was kept cannot be read,
+        RuntimeError if started before.
+        """
         if self._server is not None or self._stopping.is_set():
             raise RuntimeError("a simulator starts once")
         options = self._options
-        timeline, audit, book = Timeline(options.clock), Audit(), FaultBook(options.seed)
-        keyring, remote = Keyring(options.workspaces), Remote(options, timeline)
+        account = Account.open(options)
+        timeline, audit, keyring, remote = account.timeline, account.audit, account.keyring, account.remote
+        book = FaultBook(options.seed, life=account.life)
         strikes = Strikes(book, keyring, self._stopping.wait)
         creation = Creation(options, timeline, remote, audit, strikes)
         api = Api(options, timeline, remote, audit, keyring, Minute(options.requests_per_minute), strikes, creation)
@@ -66,21 +69,21 @@ class Simulator:
                 idle_timeout=options.idle_timeout,
             )
         except OSError:
-            remote.close()
+            account.close()
             raise
-        self._remote, self._control = remote, control
+        self._account, self._control = account, control
         self._server.start()
         return self._server.url
 
     def stop(self) -> None:
-        """Close every connection and forget every batch; does nothing the second time."""
+        """Close every connection and forget every batch that is not kept; does nothing the second time."""
         self._stopping.set()
         if self._server is not None:
             self._server.stop()
             self._server = None
-        if self._remote is not None:
-            self._remote.close()
-            self._remote = None
+        if self._account is not None:
+            self._account.close()
+            self._account = None
 
     @property
     def url(self) -> str:

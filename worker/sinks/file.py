@@ -47,6 +47,7 @@ class FileSink:
         self._template = PathTemplate.parse(settings.path, suffix=SUFFIXES[settings.compression])
         self._token = token
         self._swept: dict[Path, float] = {}
+        self._opened: dict[Path, float] = {}
 
     def open(self, batch: Batch) -> "FileDelivery":
         """Begin the file of `batch`, creating its folder. Raises SinkError."""
@@ -78,6 +79,7 @@ class FileSink:
             publish(temporary, written[1])
             sync_folder(root)
             _sweep(root, modified)
+            self._sweep_what_is_left(modified)
         except OSError as error:
             raise sink_error(f"write in {root}", error) from error
         finally:
@@ -96,10 +98,21 @@ class FileSink:
 
     def _sweep_now_and_then(self, folder: Path, now: float) -> None:
         # `now` is the time the file system gave our new file: its clock is the one that stale files are judged by.
+        self._opened[folder] = now
         if now - self._swept.get(folder, 0.0) < STALE_SECONDS:
             return
         self._swept = {path: at for path, at in self._swept.items() if now - at < STALE_SECONDS} | {folder: now}
         _sweep(folder, now)
+
+    def _sweep_what_is_left(self, now: float) -> None:
+        """Sweep folders once more when they are an hour old: of a lane that fell quiet, or of yesterday.
+
+        A delivery that died is repeated in its own folder, and its file is too young to be swept at that time.
+        """
+        for folder, opened_at in list(self._opened.items()):
+            if now - opened_at > STALE_SECONDS:
+                self._opened.pop(folder, None)
+                _sweep(folder, now)
 
 
 class FileDelivery:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from worker.core.model import Batch, ResultType
+from worker.core.model import Batch, RemoteBatch, ResultType
 from worker.telemetry import labels
 from worker.telemetry.labels import Bounded
 from worker.telemetry.log import logger
@@ -202,6 +202,14 @@ class Telemetry:
         """Tell that somebody started a lane again."""
         self._log.info("lane.resumed", lane=lane)
 
+    def lane_ended(self, lane: str) -> None:
+        """Tell that nothing is left of a lane that nobody configured."""
+        self._log.info("lane.ended", lane=lane)
+
+    def forget(self, lanes: Iterable[str]) -> None:
+        """Give up the label sets of lanes that are gone: a process lives longer than they do."""
+        self._metrics.forget(lanes)
+
     def sink_failed(self, sink: str, *, error_type: str, retryable: bool, retry_in: float, hint: str) -> None:
         """Tell that a delivery failed, and when it is tried again (seconds)."""
         self._metrics.sink_errors.labels(sink, self._error_type(error_type)).inc()
@@ -240,6 +248,60 @@ class Telemetry:
             self._lost.discard(role)
         if was_lost:
             self._log.info("redis.returned", role=role)
+
+    def redis_emptied(self, deployment: str) -> None:
+        """Tell that Redis has forgotten everything, and what can still be done."""
+        self._log.error(
+            "redis.emptied",
+            deployment=deployment,
+            hint="prompts and batches are forgotten: pause, restore a backup if there is one, and start anew; "
+            "results of batches that ran stay at the API for 29 days",
+        )
+
+    def redis_weak(self, weakness: str, detail: str, hint: str, *, grave: bool) -> None:
+        """Tell what of the server endangers a promise."""
+        say = self._log.error if grave else self._log.warning
+        say("redis.weak", weakness=weakness, detail=detail, hint=hint)
+
+    def redis_strong(self, weakness: str) -> None:
+        """Tell that a weakness of the server is gone."""
+        self._log.info("redis.mended", weakness=weakness)
+
+    def lane_forgotten(self, lane: str) -> None:
+        """Tell that the record of a lane was deleted while it had batches, and was put together again."""
+        self._log.error(
+            "lane.forgotten",
+            lane=lane,
+            hint="somebody deleted the lane's hash: its cursor is back, a pause of it is not; deny DEL by an ACL",
+        )
+
+    def prompts_deleted(self, lane: str, entry_id: str) -> None:
+        """Tell that somebody deletes prompts which wait for a batch."""
+        self._log.error(
+            "prompts.deleted",
+            lane=lane,
+            entry_id=entry_id,
+            hint="waiting prompts were deleted from the stream: no XDEL, XTRIM or MAXLEN by producers",
+        )
+
+    def prompts_vanished(self, batch: Batch, count: int) -> None:
+        """Tell that prompts of a sealed batch were deleted, and that it goes on with the rest."""
+        self._log.error(
+            "prompts.vanished",
+            **_ids(batch),
+            count=count,
+            hint="somebody deleted them from the stream, they get no row: no XDEL, XTRIM, MAXLEN or DEL by producers",
+        )
+
+    def remote_orphaned(self, uid: str, remote: RemoteBatch) -> None:
+        """Tell of a remote batch of ours whose prompts are gone."""
+        self._log.error(
+            "remote.orphaned",
+            batch=uid,
+            batch_id=remote.id,
+            count=remote.counts.total,
+            hint="paid for and nobody's: fetch its results from the API by hand, or let them go",
+        )
 
     # The process
 

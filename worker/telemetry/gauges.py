@@ -59,6 +59,11 @@ class LedgerGauges(Collector):
                 self.in_flight_limit,
             ),
             ("redis_evicting", "1 unless Redis' maxmemory-policy is noeviction.", figures.evicting),
+            (
+                "redis_emptied_timestamp_seconds",
+                "Unix time at which Redis was found emptied; 0: never.",
+                figures.emptied_at or 0.0,
+            ),
         ):
             families.append(GaugeMetricFamily(f"batchmill_{name}", text, value=float(value)))
         pending = GaugeMetricFamily(

@@ -117,6 +117,8 @@ class Metrics:
             "batchmill_build_info", "Always 1; which version runs on which Python.", ("version", "python")
         )
 
+        self._of_lanes = [one for one in vars(self).values() if "lane" in one._labelnames]  # noqa: SLF001
+
     def prepare(self, lanes: Iterable[str], sinks: Iterable[str]) -> None:
         """Let every known label set start at 0, so that `rate()` sees the first event."""
         for lane in lanes:
@@ -133,6 +135,15 @@ class Metrics:
                 self.api_requests.labels(operation, outcome)
         for role in labels.ROLES:
             self.role_errors.labels(role)
+
+    def forget(self, lanes: Iterable[str]) -> None:
+        """Remove every label set of these lanes, in one pass: the library's own way takes a pass for each lane."""
+        gone = set(lanes)
+        for instrument in self._of_lanes if gone else ():
+            place = instrument._labelnames.index("lane")  # noqa: SLF001
+            for values in list(instrument._metrics):  # noqa: SLF001
+                if values[place] in gone:
+                    instrument.remove(*values)
 
     def _prepare_lane(self, lane: str) -> None:
         for family, values in (

@@ -1,15 +1,19 @@
 #!lua flags=allow-oom
 -- Settle some prompts of a delivered batch: delete their entries; a retried one goes back into the lane, a buried one
 -- becomes a dead letter. Each outcome is four values: entry id, "" | "retry" | "bury", attempt, reason.
+-- known are the names of fields, parted by spaces, that always come along.
 -- An entry that is gone was settled before. Returns how many were settled, or STALE.
 local prompts, dead, lane, batch, fences = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local uid, fence, buried_at = ARGV[1], ARGV[2], ARGV[3]
-local outcomes = {unpack(ARGV, 4)}
+local uid, fence, buried_at, known = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local outcomes = {unpack(ARGV, 5)}
 
 if redis.call("HGET", batch, "state") ~= "delivered" then return "STALE" end
 if redis.call("HGET", fences, uid) ~= fence then return "STALE" end
--- Of an entry's names and values so many come along: unpack fails near 8,000, and a failure here would repeat for ever.
+-- Of names and values that only the producer knows so many come along: unpack fails near 8,000, and a failure here
+-- would repeat for ever.
 local most = 4000
+local is_known = {}
+for name in string.gmatch(known, "%S+") do is_known[name] = true end
 local gone, requeued = {}, 0
 for at = 1, #outcomes, 4 do
   local entry_id, fate, attempt, reason = outcomes[at], outcomes[at + 1], outcomes[at + 2], outcomes[at + 3]
@@ -17,24 +21,26 @@ for at = 1, #outcomes, 4 do
   if fate ~= "" then
     local entry = redis.call("XRANGE", prompts, entry_id, entry_id)[1]
     if entry then
-      local fields, named, dated = {}, false, false
-      for slot = 1, math.min(#entry[2], most), 2 do
-        local name = entry[2][slot]
-        named = named or name == "id"
-        dated = dated or name == "batchmill.enqueued_at"
-        if name == "batchmill.enqueued_at" or string.sub(name, 1, 10) ~= "batchmill." then
+      local fields, values = {}, {}
+      for slot = 1, #entry[2], 2 do
+        local name, value = entry[2][slot], entry[2][slot + 1]
+        if is_known[name] then
+          values[name] = value  -- of a name that stands twice the last counts, for whoever reads an entry
+        elseif #fields < most and string.sub(name, 1, 10) ~= "batchmill." then
           fields[#fields + 1] = name
-          fields[#fields + 1] = entry[2][slot + 1]
+          fields[#fields + 1] = value
         end
       end
-      if not named then
-        fields[#fields + 1] = "id"
-        fields[#fields + 1] = entry_id
-      end
-      if not dated then
+      values["id"] = values["id"] or entry_id
+      if not values["batchmill.enqueued_at"] then
         local ms = string.match(entry_id, "^%d+")
-        fields[#fields + 1] = "batchmill.enqueued_at"
-        fields[#fields + 1] = string.sub(ms, 1, -4) .. "." .. string.sub(ms, -3)
+        values["batchmill.enqueued_at"] = string.sub(ms, 1, -4) .. "." .. string.sub(ms, -3)
+      end
+      for name in string.gmatch(known, "%S+") do
+        if values[name] then
+          fields[#fields + 1] = name
+          fields[#fields + 1] = values[name]
+        end
       end
       fields[#fields + 1] = "batchmill.attempt"
       fields[#fields + 1] = attempt

@@ -15,15 +15,11 @@ from worker.core.entry_ids import order
 from worker.core.grouping import Limits, Seal, Window
 from worker.core.intake import Flaw, Unusable, read_prompt
 from worker.core.model import Prompt, RemoteBatch, State, Trigger
-from worker.core.rulings import read_line
 from worker.ledger.ledger import Ledger
-from worker.readings import first_token
+from worker.readings import GarbledError, parse_line
+from worker.recovery.strays import Strays
 from worker.telemetry import Telemetry
 
-OPEN_SECONDS = 25 * 3600.0
-"""How long before the restart a forgotten batch may have been created and still be open: 24 h and some."""
-
-CLOCK_DOUBT = 600.0
 LARGEST = Limits(max_count=100_000, max_bytes=1 << 40, max_age=0.0)
 UNBOUNDED = 1_000_000
 UID_BYTES = 10
@@ -47,8 +43,7 @@ class Recovery:
         self._api = api
         self._telemetry = telemetry
         self._clock = clock
-        self._deployment = deployment
-        self._tokens: dict[str, Token | None] = {}
+        self._strays = Strays(config=config, ledger=ledger, api=api, deployment=deployment)
         self._asked_at = float("-inf")
 
     def step(self, lane: str) -> bool:
@@ -59,35 +54,16 @@ class Recovery:
         if self._clock.monotonic() < self._asked_at + self._config.submit.reconcile_interval:
             return False
         try:
-            ours = self._unknown(since)
+            ours = self._strays.look(since)
             if ours is None:
                 self._asked_at = self._clock.monotonic()
                 return False
             for token, remote in sorted(ours, key=lambda pair: order(pair[0].entry_id)):
                 self._take_in(lane, token, remote)
-        except ApiError:
+        except (ApiError, GarbledError):
             self._asked_at = self._clock.monotonic()
             return False
         return True
-
-    def _unknown(self, since: float) -> list[tuple[Token, RemoteBatch]] | None:
-        """Return remote batches of ours that no record owns; None while one that may be ours has not ended."""
-        listing = self._api.newer_than(None, not_before=since - OPEN_SECONDS)
-        late = since + self._config.submit.horizon + CLOCK_DOUBT
-        listed = [remote for remote in listing.batches if remote.created_at <= late and remote.archived_at is None]
-        owned = self._ledger.batches.owners([remote.id for remote in listed], self._ledger.deployment.lanes())
-        found: list[tuple[Token, RemoteBatch]] = []
-        for remote in listed:
-            if remote.id in owned:
-                continue
-            if remote.status != "ended":
-                return None
-            if remote.id not in self._tokens:
-                self._tokens[remote.id] = first_token(self._api, remote.id)
-            token = self._tokens[remote.id]
-            if token is not None and token.deployment == self._deployment:
-                found.append((token, remote))
-        return found
 
     def _take_in(self, lane: str, token: Token, remote: RemoteBatch) -> None:
         batch = self._ledger.batches.get(lane, token.uid)
@@ -143,6 +119,6 @@ class Recovery:
     def _read_tokens(self, remote: RemoteBatch) -> Iterator[Token]:
         with self._api.results(remote.id) as lines:
             for line in lines:
-                token = decode(read_line(line).custom_id)
+                token = decode(parse_line(line).custom_id)
                 if token is not None:
                     yield token

@@ -1,0 +1,258 @@
+"""Planted bugs: each is one mistake that somebody could make in the real code. The simulation has to find them all.
+
+A mutation is a list of exchanges (of attributes of the shipped code, or of lines of its scripts) that hold for a run.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any
+
+import connection
+import server
+
+from worker import drainer, reconciler, recovery, submitter
+from worker.batches_api import (
+    ApiError,
+    BatchesApi,
+    Complaint,
+    InDoubt,
+    Listing,
+    NotSent,
+    api,
+    conclusions,
+    withheld,
+)
+from worker.batches_api.listing import walk_down
+from worker.batches_api.wire import NoAnswer
+from worker.core import errors, reconcile
+from worker.core.account import Account
+from worker.core.lifecycle import Event
+from worker.ledger.barrier import WaitAofBarrier
+from worker.ledger.batches import NEVER, Batches
+from worker.ledger.scripts import Script
+from worker.readings import first_token
+
+Exchange = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A planted bug: its name, what is exchanged in Python, and what (script, text, other text) in Lua."""
+
+    name: str
+    exchanges: Sequence[Exchange] = ()
+    lua: Sequence[tuple[str, str, str]] = ()
+    first: int = 0
+    """Where to begin the search, so that a rare one is found soon; it has to be found within some hundred seeds."""
+
+    @contextlib.contextmanager
+    def planted(self) -> Iterator[None]:
+        """Let the bug be there for a while."""
+        kept = [(place, name, place.__dict__[name]) for place, name, _ in self.exchanges]
+        for place, name, other in self.exchanges:
+            setattr(place, name, other)
+        scripts = server.scripts_of_the_world
+        if self.lua:
+            server.scripts_of_the_world = lambda *, flags=True: self._rewrite(scripts(flags=flags))  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            server.scripts_of_the_world = scripts
+            for place, name, shipped in kept:
+                setattr(place, name, shipped)
+
+    def _rewrite(self, scripts: dict[str, Script]) -> dict[str, Script]:
+        rewritten = dict(scripts)
+        for name, text, other in self.lua:
+            script = rewritten[name]
+            if text not in script.text:
+                raise LookupError(f"{self.name}: {name}.lua no longer says {text!r}")
+            rewritten[name] = Script(name, script.text.replace(text, other), script.keys, script.args)
+        return rewritten
+
+
+def _post_blindly(self: Any, posted: Any, _error: Any) -> None:
+    self._ledger.batches.advance(posted, Event.REFUSE, delay=1.0, unposted=posted.count)
+
+
+_create = BatchesApi.create
+
+
+def _write_behind(self: Any, body: Any, *, before_last_byte: Callable[[], None]) -> Any:
+    try:
+        created = _create(self, body, before_last_byte=lambda: None)
+    except InDoubt:
+        before_last_byte()
+        raise
+    before_last_byte()
+    return created
+
+
+_newer_than = BatchesApi.newer_than
+
+
+def _errors_are_emptiness(self: Any, head: Any, *, not_before: float) -> Listing:
+    try:
+        return _newer_than(self, head, not_before=not_before)
+    except ApiError:
+        return Listing((), None, None, complete=True)
+
+
+def _by_our_own_clock(self: Any, _head: Any, *, not_before: float) -> Listing:
+    return walk_down(self._page, not_before)
+
+
+_reconcile = reconciler.Reconciler._reconcile
+
+
+def _since_our_own_time(self: Any, batch: Any, claim: Any) -> None:
+    _reconcile(self, replace(batch, head_at=batch.posted_at), claim)
+
+
+def _count_from_sealing(self: Any, batch: Any, claim: Any) -> None:
+    _reconcile(self, replace(batch, doubt_at=batch.sealed_at), claim)
+
+
+_conclude = reconcile.conclude
+
+
+def _as_if_exclusive(batch: Any, listed: Any, **named: Any) -> Any:
+    return _conclude(batch, listed, **named | {"exclusive": True})
+
+
+def _keep_the_wrong_one(self: Any, batch: Any, claim: Any, _account: Any) -> None:
+    self._ledger.batches.advance(batch, Event.HOLD, fence=claim.fence, delay=NEVER, reason="foreign")
+
+
+def _note_first(self: Any, batch: Any, claim: Any, opened: Any) -> None:
+    for name in list(opened._open):
+        self._ledger.batches.commit(batch, name, fence=claim.fence)
+    opened.commit()
+
+
+def _any_intent_is_ours(self: Any, posted: Any, _intent: str) -> Any:
+    self._ledger.batches.advance(posted, Event.REFUSE, delay=None, unposted=posted.count)
+    return replace(posted, state="sealed")
+
+
+_connect = connection.WorldConnection.create
+
+
+def _client_retries(self: Any, body: Any, nbytes: int) -> Any:
+    received: list[Any] = []
+    receive = self._receive
+
+    def remember(*sent: Any) -> Any:
+        received.append(receive(*sent))
+        return received[-1]
+
+    self._receive = remember
+    try:
+        return _connect(self, body, nbytes)
+    except NoAnswer:
+        if received:
+            self._account.commit(received[-1])
+        raise
+    finally:
+        self._receive = receive
+
+
+def _no_delivery_failed(self: Any, batch: Any, claim: Any, _deliveries: Any) -> None:
+    if self._ledger.batches.advance(batch, Event.DELIVER, fence=claim.fence, delay=None) == "OK":
+        self._ledger.batches.advance(replace(batch, state="delivered"), None, fence=claim.fence)
+
+
+def _some_may_be_open(self: Any, since: float) -> Any:
+    listing = self._api.newer_than(None, not_before=since - 90_000)
+    owned = self._ledger.batches.owners([one.id for one in listing.batches], self._ledger.deployment.lanes())
+    ended = [one for one in listing.batches if one.status == "ended" and one.id not in owned]
+    found = [(first_token(self._api, one.id), one) for one in ended]
+    return [(token, one) for token, one in found if token is not None and token.deployment == self._deployment]
+
+
+_step = recovery.Recovery.step
+
+
+def _recover_at_once(self: Any, lane: str) -> bool:
+    since = self._ledger.lanes.past(lane).recovering_since
+    return since is not None and self._unknown(since) is not None and _step(self, lane) in (True, False)
+
+
+def _unreadable_is_no(self: Any, body: Any, *, before_last_byte: Callable[[], None]) -> Any:
+    try:
+        return _create(self, body, before_last_byte=before_last_byte)
+    except InDoubt as error:
+        if error.cause == "unreadable answer":
+            raise NotSent(Complaint("unreadable answer")) from None
+        raise
+
+
+_settle = drainer.Drainer._settle
+
+
+def _delete_first(self: Any, batch: Any, *others: Any) -> None:
+    self._delete_remote(batch)
+    _settle(self, batch, *others)
+
+
+class _Patient(submitter.Intent):
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named | {"good_for": inf})
+
+
+ALL_COMPLETE = property(lambda _: True)
+
+MUTATIONS = (
+    Mutation("a lost answer is sent again at once", [(submitter.Submitter, "_doubt", _post_blindly)]),
+    Mutation("the intent is written after the last byte", [(BatchesApi, "create", _write_behind)]),
+    Mutation("absence needs no horizon", [(reconciler.Reconciler, "_horizon", lambda *_: 0.0)]),
+    Mutation("the horizon counts from the seal", [(reconciler.Reconciler, "_reconcile", _count_from_sealing)]),
+    Mutation(
+        "listings go by our own clock",
+        [
+            (BatchesApi, "newer_than", _by_our_own_clock),
+            (reconciler.Reconciler, "_reconcile", _since_our_own_time),
+            (api, "_CLOCK_DOUBT", 0.0),
+        ],
+    ),
+    Mutation("a failed listing counts as an empty one", [(BatchesApi, "newer_than", _errors_are_emptiness)]),
+    Mutation(
+        "a shared workspace adopts by count",
+        [(reconciler, "conclude", _as_if_exclusive), (drainer.Drainer, "_not_added_up", _keep_the_wrong_one)],
+    ),
+    Mutation("the client library retries", [(connection.WorldConnection, "create", _client_retries)]),
+    Mutation("the intent is not durable", [(WaitAofBarrier, "durably", lambda _, write: write(None))]),
+    Mutation(
+        "a frozen process sends its last byte",
+        [(withheld, "_STALE_AFTER", inf), (submitter, "Intent", _Patient)],
+    ),
+    Mutation("any intent on record is taken for ours", [(submitter.Submitter, "_withdraw", _any_intent_is_ours)]),
+    Mutation("a commit is noted before it is made", [(drainer.Drainer, "_commit", _note_first)]),
+    Mutation("delivered although a sink failed", [(drainer.Drainer, "_sinks_failed", _no_delivery_failed)]),
+    Mutation("results need not be complete", [(Account, "complete", ALL_COMPLETE)]),
+    Mutation(
+        "known batches are candidates", [(Batches, "owners", lambda *_: set())], [("adopt", 'return "OWNED"', "")]
+    ),
+    Mutation("a 500 is a definite no", [(conclusions, "is_definite", lambda status: 400 <= (status or 0) < 600)]),
+    Mutation("a 409 is a definite no", [(errors, "_UNDECIDED_STATUSES", frozenset())]),
+    Mutation("an unreadable answer is a no", [(BatchesApi, "create", _unreadable_is_no)]),
+    Mutation("the remote batch is deleted before all is settled", [(drainer.Drainer, "_settle", _delete_first)]),
+    Mutation("a seal does not compare the cursor", lua=[("seal", '(marks[1] or "0-0") ~= seen', "false")]),
+    Mutation(
+        "an intent compares neither state nor fence",
+        lua=[
+            ("submit", 'held[1] ~= "sealed" or held[2] ~= seen_attempt', "false"),
+            ("submit", 'redis.call("HGET", fences, uid) ~= fence', "false"),
+        ],
+    ),
+    Mutation("an intent does not ask for the incarnation", lua=[("submit", "marks[1] ~= run_id", "false")]),
+    Mutation("an answer is recorded for any attempt", lua=[("accept", "held[2] ~= attempt", "false")]),
+    Mutation("adoption by count does not ask who else has it", lua=[("adopt", "holders ~= 1", "false")]),
+    Mutation(
+        "a move compares neither state nor attempt",
+        lua=[("advance", "held[1] ~= seen_state or held[2] ~= seen_attempt", "false")],
+    ),
+    Mutation("recovery does not wait for open batches", [(recovery.Recovery, "_unknown", _some_may_be_open)]),
+)

@@ -1,0 +1,275 @@
+"""Redis in the world: the real scripts on a real server, told the time by the world, that can be lost and rolled back.
+
+The scripts are the ones that are shipped; only what they ask the server about itself (TIME, its run_id, and the time
+in the id of a new entry) is answered by the world.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from weather import ANYWHERE, REDIS, Weather
+from world import Process, World
+
+from worker.ledger.keys import Keys
+from worker.ledger.scripts import Script, read_scripts
+from worker.ledger.store import REPEATABLE, LedgerUnavailableError, ServerFacts, Store
+
+OURS, DISK = 0, 1
+"""Two databases of the server: what it holds, and what of that it would still hold after a crash."""
+
+CLOCK, LIFE = "world:clock", "world:life"
+DOWN_SECONDS = 40.0
+LONGEST_FREEZE = 700.0
+LONGEST_TIMEOUT = 90.0
+"""A caller may be frozen while it waits, and find its lease gone."""
+
+IDLE = frozenset({"claim", "describe", "mark"})
+MATTERS = 5.0
+"""A call that changes a batch, or talks to the API or a sink, is hit so much more often than one of the many looks."""
+
+_PRELUDE = f"""
+local function world_time()
+  local ms = redis.call("GET", "{CLOCK}")
+  return {{math.floor(ms / 1000), ms % 1000 * 1000}}
+end
+local function world_info() return "run_id:" .. redis.call("GET", "{LIFE}") end
+"""
+_SAVE = """
+redis.call("SELECT", ARGV[2]) redis.call("FLUSHDB") redis.call("SELECT", ARGV[1])
+for _, key in ipairs(redis.call("KEYS", "*")) do redis.call("COPY", key, key, "DB", ARGV[2]) end
+"""
+
+
+@functools.cache
+def scripts_of_the_world(*, flags: bool = True) -> dict[str, Script]:
+    """Read the scripts that are shipped and let them ask the world instead of the server."""
+    shipped = read_scripts(flags=flags).items()
+    return {name: Script(name, _retold(script.text), script.keys, script.args) for name, script in shipped}
+
+
+def _retold(text: str) -> str:
+    told = text.replace('redis.call("TIME")', "world_time()").replace('redis.pcall("INFO", "server")', "world_info()")
+    told = re.sub(r'(redis\.call\("XADD", \w+), "\*"', rf'\1, redis.call("GET", "{CLOCK}") .. "-*"', told)
+    assert not re.search(r'"TIME"|"INFO"|"\*"', told), "a script asks the server something the world does not answer"
+    first, newline, rest = told.partition("\n")
+    return first + newline + _PRELUDE + rest if first.startswith("#!") else _PRELUDE + told
+
+
+class Server:
+    """The one Redis of a world. What it holds reaches its disk `lag` seconds later, unless somebody waits for it.
+
+    `appendonly` says whether one can wait: without an append-only file only snapshots reach the disk.
+    """
+
+    def __init__(self, client: Any, world: World, weather: Weather, *, appendonly: bool, lag: float) -> None:
+        self.client = client
+        self.world = world
+        self.weather = weather
+        self.appendonly = appendonly
+        self.life = 0
+        self.up = True
+        self._lag = lag
+        self._told = -1.0
+        self._saving = False
+        self._save = client.register_script(_SAVE)
+        client.flushall()
+        self._tell_life()
+
+    def sync(self) -> None:
+        """Bring all that is held onto the disk."""
+        if self.weather.restarts:
+            self._save(args=[OURS, DISK])
+
+    def changed(self) -> None:
+        """Note that there may be something that is not on the disk yet."""
+        if self._saving or not self.weather.restarts:
+            return
+        self._saving = True
+        life = self.life
+
+        def save() -> None:
+            self._saving = False
+            if self.up and life == self.life:
+                self.sync()
+
+        self.world.after(self._lag, save)
+
+    def restart(self, seconds: float) -> None:
+        """Crash, and come back after so many seconds with what was on the disk."""
+        self.world.tell("Redis crashes: what was not on disk is forgotten")
+        self.up = False
+        self.life += 1
+
+        def back() -> None:
+            self._save(args=[DISK, OURS])
+            self._tell_life()
+            self.up = True
+            self.world.tell("Redis is back")
+
+        self.world.after(seconds, back)
+
+    def outage(self, seconds: float) -> None:
+        """Be out of reach for so many seconds."""
+        self.world.tell("Redis is out of reach")
+        self.up = False
+        life = self.life
+
+        def back() -> None:
+            self.up = self.up or life == self.life
+
+        self.world.after(seconds, back)
+
+    def tell_time(self) -> None:
+        """Let scripts know what time it is."""
+        if self._told != self.world.now:
+            self._told = self.world.now
+            self.client.set(CLOCK, int(self._told * 1000))
+
+    def add(self, lane: str, fields: dict[str, str]) -> str:
+        """XADD as a producer does who waits until it is on disk."""
+        self.tell_time()
+        entry_id: bytes = self.client.xadd(
+            f"batchmill:{{{lane}}}:prompts", fields, id=f"{int(self.world.now * 1000)}-*"
+        )
+        self.sync()
+        return entry_id.decode()
+
+    def _tell_life(self) -> None:
+        self._told = -1.0
+        self.client.set(LIFE, f"life{self.life}")
+        self.tell_time()
+
+
+class WorldStore(Store):
+    """A store of one process. Every call is a moment at which the world may do something before and after."""
+
+    def __init__(self, server: Server, process: Process, prefix: str) -> None:
+        super().__init__(once=server.client, again=server.client, keys=Keys(prefix))
+        self._server = server
+        self._process = process
+        self._weight = 1.0
+
+    def run(self, name: str, **named: Any) -> Any:
+        """Run a script; one that may be repeated sometimes is."""
+        self._weight = 1.0 if name in IDLE else MATTERS
+        try:
+            if name in REPEATABLE and not self._server.weather.calm and self._server.world.chance.strikes(0.02):
+                super().run(name, **named)
+            return super().run(name, **named)
+        finally:
+            self._weight = 1.0
+
+    def read(self, command: str, *args: Any, **options: Any) -> Any:
+        """Send a read; about itself the server says what the world says."""
+        if command == "time":
+            return self._reach(lambda: divmod(int(self._server.world.now * 1_000_000), 1_000_000))
+        if command == "info":
+            return self._reach(lambda: {"run_id": f"life{self._server.life}"})
+        return super().read(command, *args, **options)
+
+    def write(self, command: str, *args: Any, on: Any = None, **options: Any) -> Any:  # noqa: ARG002 - its signature
+        """Send a command; the one that waits for the disk is answered by the world's."""
+        if command == "execute_command" and args[0] == "WAITAOF":
+
+            def sync() -> list[int]:
+                self._server.sync()
+                return [1, 0]
+
+            return self._reach(sync)
+        return super().write(command, *args, on=None, **options)
+
+    def read_all(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Send several reads, the time among them."""
+        told = list(commands)
+        now = divmod(int(self._server.world.now * 1_000_000), 1_000_000)
+        answers = super().read_all(("ping",) if command == ("time",) else command for command in told)
+        return [now if command == ("time",) else answer for command, answer in zip(told, answers, strict=True)]
+
+    def facts(self) -> ServerFacts:
+        """Describe a server whose WAITAOF is honest, if it has an append-only file."""
+        return ServerFacts(
+            name="redis",
+            version=(8, 2, 3),
+            run_id=f"life{self._server.life}",
+            was_replica=False,
+            appendonly=self._server.appendonly,
+            appendfsync="everysec",
+            evicting=False,
+            max_memory=0,
+        )
+
+    def write_connection(self) -> Any:
+        """Return the one connection there is, as a context manager."""
+        return _Borrowed()
+
+    def close(self) -> None:
+        """Close nothing: the server's client outlives the process."""
+
+    def _reach(self, ask: Callable[[], Any]) -> Any:  # type: ignore[override]
+        world, server = self._server.world, self._server
+        weight = self._weight
+        disturb(world, server.weather, self._process, weight)
+        fault = server.weather.strikes("redis", REDIS, weight=weight)
+        life = server.life
+        if fault == "restart":
+            server.restart(world.chance.between(0.0, DOWN_SECONDS))
+        elif fault == "down":
+            server.outage(world.chance.between(1.0, DOWN_SECONDS))
+        elif fault == "late":
+            world.tell("a command of Redis is on its way for too long")
+            world.after(world.chance.between(0.0, DOWN_SECONDS), lambda: self._arrive(ask, life))
+        elif fault == "lost":
+            world.tell("a command of Redis is lost")
+        if not server.up or fault in ("late", "lost"):
+            world.wait(None, world.chance.between(1.0, LONGEST_TIMEOUT))
+            raise LedgerUnavailableError("Redis cannot be reached (in this world)")
+        answer = self._ask(ask)
+        disturb(world, server.weather, self._process, weight)
+        if fault == "reply_lost":
+            world.tell("a reply of Redis is lost")
+            raise LedgerUnavailableError("Redis did not answer (in this world)")
+        return answer
+
+    def _ask(self, ask: Callable[[], Any]) -> Any:
+        self._server.tell_time()
+        answer = Store._reach(ask)
+        self._server.changed()
+        return answer
+
+    def _arrive(self, ask: Callable[[], Any], life: int) -> None:
+        """Do what a client has given up on: its connection is gone, what it had sent is not."""
+        if self._server.up and self._server.life == life:
+            self._server.world.tell("the late command of Redis arrives")
+            self._ask(ask)
+
+
+class _Borrowed:
+    """The shared client, lent for a `with` block."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def disturb(
+    world: World, weather: Weather, process: Process, weight: float = MATTERS, *, sparing: Sequence[str] = ()
+) -> None:
+    """Let others go on, and perhaps end or freeze this process, at a moment when it would touch the outside."""
+    rates = {fault: rate for fault, rate in ANYWHERE.items() if fault not in sparing}
+    match weather.strikes("process", rates, weight=weight):
+        case "kill":
+            world.tell("is killed")
+            world.kill(process)
+        case "freeze":
+            seconds = world.chance.between(5.0, LONGEST_FREEZE)
+            world.tell(f"is frozen for {seconds:.0f} s")
+            world.freeze(process, seconds)
+        case "stop":
+            world.tell("is asked to stop")
+            for farewell in process.farewells:
+                farewell()
+    world.pause()

@@ -1,0 +1,47 @@
+"""Remote batches of ours that no record owns, found by their tokens."""
+
+from worker.batches_api import BatchesApi
+from worker.config import Config
+from worker.core.custom_id import Token
+from worker.core.model import RemoteBatch
+from worker.ledger.ledger import Ledger
+from worker.readings import first_token
+
+OPEN_SECONDS = 25 * 3600.0
+"""How long before Redis forgot it a batch may have been created and still be open: 24 h and some."""
+
+CLOCK_DOUBT = 600.0
+
+
+class Strays:
+    """Looks for them. A remote batch's token is read once."""
+
+    def __init__(self, *, config: Config, ledger: Ledger, api: BatchesApi, deployment: str) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._api = api
+        self._deployment = deployment
+        self._tokens: dict[str, Token | None] = {}
+
+    def look(self, since: float) -> list[tuple[Token, RemoteBatch]] | None:
+        """Return those of the time around `since` (Unix seconds); None while one that may be ours has not ended.
+
+        Raises ApiError's kinds: what could not be read proves nothing.
+        """
+        listing = self._api.newer_than(None, not_before=since - OPEN_SECONDS)
+        late = since + self._config.submit.horizon + CLOCK_DOUBT
+        listed = [remote for remote in listing.batches if remote.created_at <= late and remote.archived_at is None]
+        owned = self._ledger.batches.owners([remote.id for remote in listed], self._ledger.deployment.lanes())
+        self._tokens = {remote.id: self._tokens[remote.id] for remote in listed if remote.id in self._tokens}
+        found: list[tuple[Token, RemoteBatch]] = []
+        for remote in listed:
+            if remote.id in owned:
+                continue
+            if remote.status != "ended":
+                return None
+            if remote.id not in self._tokens:
+                self._tokens[remote.id] = first_token(self._api, remote.id)
+            token = self._tokens[remote.id]
+            if token is not None and token.deployment == self._deployment:
+                found.append((token, remote))
+        return found
