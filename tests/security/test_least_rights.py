@@ -12,7 +12,7 @@ import pytest
 import redis
 from certificates import Certificates
 from redis.exceptions import NoPermissionError
-from rights import PASSWORDS, Watch, acl, allowed, default_user, denials, named_in_scripts, users
+from rights import PASSWORDS, Watch, acl, allowed, default_user, denials, for_the_barrier, named_in_scripts, users
 from security_rig import QUICK, Daemon, GuardedRedis, command, environment, guarded_redis, params, rows, wait_until
 
 from worker.client import Producer, RedisAccess
@@ -189,6 +189,29 @@ def test_the_whole_job_needs_no_right_that_is_not_given(job: Job, used: set[str]
 def test_no_right_is_given_that_nobody_needs(used: set[str]) -> None:
     """Each command of the rule set was seen at work, but those that are named with their reason."""
     assert set().union(*map(allowed, users())) - used == UNSEEN
+
+
+def test_the_rights_for_the_barrier_are_just_what_it_takes(tmp_path: Path) -> None:
+    """A daemon that may set appendfsync for the moment of a submission: with them nothing is asked in vain."""
+    certificates = Certificates(tmp_path)
+    rules = acl(*for_the_barrier())
+    issued = certificates.issue("redis")
+    with (
+        guarded_redis(tmp_path / "redis", acl=rules, issued=issued, ca=certificates.ca) as server,
+        Simulator(ends_after=0.1, poll_hint=0) as simulator,
+    ):
+        job = Job(tmp_path, server, simulator, certificates.ca)
+        server.admin.config_resetstat()
+        watch = Watch(server)
+        daemon = Daemon(folder=tmp_path, env=job.env(redis__barrier="auto")).ready()
+        try:
+            job.produce(2)
+            job.await_rows()
+        finally:
+            assert daemon.stop() == 0
+        assert '"kind":"appendfsync"' in daemon.err
+        assert denials(server) == set()
+        assert {right.removeprefix("+") for right in for_the_barrier()} - watch.end() == set()
 
 
 def test_every_command_of_a_script_is_allowed() -> None:
