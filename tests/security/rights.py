@@ -25,6 +25,12 @@ def default_user() -> str:
     return next(line for line in RULES.read_text("utf-8").splitlines() if line.startswith("user default "))
 
 
+def for_the_barrier() -> list[str]:
+    """Return what the comment of the rule set offers to a daemon that sets appendfsync by itself."""
+    line = next(line for line in RULES.read_text("utf-8").splitlines() if 'redis.barrier = "auto"' in line)
+    return re.findall(r"\+[a-z|]+", line)
+
+
 def acl(*more: str) -> str:
     """Return the shipped users with passwords, as an ACL file; `more` are rules for the daemon."""
     rules = users()

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,27 @@ def command(*words: str, folder: Path, env: Mapping[str, str], given: str = "") 
         check=False,
         timeout=60,
     )
+
+
+_SERIES = """
+import json, sys
+from worker.cli.main import main
+for words in json.loads(sys.argv[1]):
+    print("$", *words, flush=True)
+    try:
+        main(words)
+    except SystemExit as end:
+        print("exit", end.code)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+"""
+
+
+def series(*commands: Sequence[str], folder: Path, env: Mapping[str, str]) -> str:
+    """Run several commands in one process, since each start costs a second; returns what they said."""
+    words = [sys.executable, "-c", _SERIES, json.dumps(commands)]
+    ended = subprocess.run(words, cwd=folder, env=dict(env), capture_output=True, text=True, check=True, timeout=120)
+    return ended.stdout + ended.stderr
 
 
 class Daemon:

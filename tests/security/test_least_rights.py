@@ -12,7 +12,7 @@ import pytest
 import redis
 from certificates import Certificates
 from redis.exceptions import NoPermissionError
-from rights import PASSWORDS, Watch, acl, allowed, default_user, denials, named_in_scripts, users
+from rights import PASSWORDS, Watch, acl, allowed, default_user, denials, for_the_barrier, named_in_scripts, users
 from security_rig import QUICK, Daemon, GuardedRedis, command, environment, guarded_redis, params, rows, wait_until
 
 from worker.client import Producer, RedisAccess
@@ -25,8 +25,8 @@ STREAM = "batchmill:{default}:prompts"
 UNSEEN = {"ping"}
 """Allowed although no job here needs it: redis-py asks a connection that was idle for 30 s whether it still stands."""
 
-ASKED_IN_VAIN = {("batchmill", "config|get")}
-"""How appendfsync is set: without an answer the operator's word (`redis.barrier`) holds."""
+ASKED_IN_VAIN = {("batchmill", "config|get"), ("batchmill", "acl|getuser")}
+"""How appendfsync is set: without an answer the operator's word (`redis.barrier`) holds. `check` asks for the other."""
 
 
 @dataclass(slots=True)
@@ -191,15 +191,39 @@ def test_no_right_is_given_that_nobody_needs(used: set[str]) -> None:
     assert set().union(*map(allowed, users())) - used == UNSEEN
 
 
+def test_the_rights_for_the_barrier_are_just_what_it_takes(tmp_path: Path) -> None:
+    """A daemon that may set appendfsync for the moment of a submission: with them nothing is asked in vain."""
+    certificates = Certificates(tmp_path)
+    rules = acl(*for_the_barrier())
+    issued = certificates.issue("redis")
+    with (
+        guarded_redis(tmp_path / "redis", acl=rules, issued=issued, ca=certificates.ca) as server,
+        Simulator(ends_after=0.1, poll_hint=0) as simulator,
+    ):
+        job = Job(tmp_path, server, simulator, certificates.ca)
+        server.admin.config_resetstat()
+        watch = Watch(server)
+        daemon = Daemon(folder=tmp_path, env=job.env(redis__barrier="auto")).ready()
+        try:
+            job.produce(2)
+            job.await_rows()
+        finally:
+            assert daemon.stop() == 0
+        assert '"kind":"appendfsync"' in daemon.err
+        assert denials(server) == set()
+        assert {right.removeprefix("+") for right in for_the_barrier()} - watch.end() == set()
+
+
 def test_every_command_of_a_script_is_allowed() -> None:
     """A rare branch must not be the first to find out."""
     assert named_in_scripts() <= {name.partition("|")[0] for name in allowed("batchmill")}
 
 
-def test_the_enqueuer_may_run_the_script_that_is_shipped() -> None:
-    """The rule names it by its digest."""
-    digest = hashlib.sha1(read_scripts()["enqueue"].text.encode(), usedforsecurity=False).hexdigest()
-    assert re.findall(r"evalsha\|(\w+)", users()["enqueuer"]) == [digest]
+def test_the_enqueuer_may_run_the_scripts_that_are_shipped() -> None:
+    """The rules name them by their digests."""
+    texts = [read_scripts()[name].text.encode() for name in ("enqueue", "enroll")]
+    digests = [hashlib.sha1(text, usedforsecurity=False).hexdigest() for text in texts]
+    assert re.findall(r"evalsha\|(\w+)", users()["enqueuer"]) == digests
 
 
 def test_without_a_password_nobody_comes_in(tmp_path: Path) -> None:
@@ -271,6 +295,15 @@ def test_a_producer_can_do_nothing_but_enqueue(job: Job, user: str) -> None:
     job.server.admin.acl_log_reset()
     client.close()
     assert let_through == []
+
+
+def test_no_rule_keeps_a_producer_from_trimming(job: Job) -> None:
+    """What docs/security.md admits: should Redis learn to forbid it, the rule set has to."""
+    client = job.client("producer")
+    client.xadd("batchmill:{trimmed}:prompts", {"params": "a"})
+    client.execute_command("XADD", "batchmill:{trimmed}:prompts", "MAXLEN", 0, "*", "params", "b")
+    assert job.server.admin.xlen("batchmill:{trimmed}:prompts") == 0
+    client.close()
 
 
 def test_an_enqueuer_runs_no_script_of_its_own(job: Job) -> None:

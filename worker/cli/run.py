@@ -5,6 +5,7 @@ import contextlib
 import faulthandler
 import os
 import queue
+import resource
 import signal
 import socket
 import sys
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         return EX_CONFIG
     if not config.anthropic.api_key and set(args.roles) != {"batcher"}:
         return complain("no API key: set ANTHROPIC_API_KEY, or name a file in anthropic.api_key_file", EX_CONFIG)
+    _leave_no_core()
     signals = Signals()
     with signals.caught():
         return serve(config, roles=args.roles, signals=signals, args=args)
@@ -205,6 +207,15 @@ def _embedded(config: "Config", telemetry: Any, stack: contextlib.ExitStack) -> 
     stack.enter_context(server)
     telemetry.embedded_started(url=server.url.split("@")[-1])
     return server
+
+
+def _leave_no_core() -> None:
+    """Let a crash write no core file, neither ours nor the embedded server's: memory holds the key and prompts.
+
+    The hard limit stays, so that an operator who wants one may raise the soft one with prlimit.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _secrets(config: "Config") -> list[str]:

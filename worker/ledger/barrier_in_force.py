@@ -79,7 +79,7 @@ class BarrierInForce:
             return ""
         if not info.get("aof_enabled"):
             return "Redis' append-only file was switched off"
-        if choice.barrier.kind == "always":
+        if choice.barrier.kind == "always" and self._setting != "always":  # else nobody is let ask, and the word holds
             setting = self._store.write("config_get", "appendfsync", on=connection).get("appendfsync")
             return "" if setting == "always" else "Redis' appendfsync is always no more"
         return ""

@@ -64,9 +64,7 @@ class Deployment:
             spelled = ".".join(map(str, facts.version))
             raise LedgerRefusedError(f"{facts.name} {spelled} is too old: batchmill needs Redis 7.0 or Valkey 8")
         if facts.cluster:
-            raise LedgerRefusedError(
-                "it is a node of a Redis Cluster: batchmill needs all of its keys on one server"
-            )
+            raise LedgerRefusedError("it is a node of a Redis Cluster: batchmill needs all of its keys on one server")
         if facts.replica:
             raise LedgerRefusedError("it is a read-only replica: redis.url must lead to the master")
         return facts

@@ -240,8 +240,8 @@ class Store:
     def _reach(ask: Callable[[], Any]) -> Any:
         try:
             return ask()
-        except redis.OutOfMemoryError as error:
-            raise LedgerFullError("Redis is at maxmemory: it takes no new data until some is freed") from error
+        except redis.OutOfMemoryError:
+            raise LedgerFullError("Redis is at maxmemory: it takes no new data until some is freed") from None
         except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, *_PASSING) as error:
             if isinstance(error, redis.AuthenticationError):
                 raise LedgerRefusedError(f"Redis refuses to let us in ({type(error).__name__})") from None
@@ -260,7 +260,7 @@ class Store:
                 raise LedgerUnavailableError(f"Redis cannot answer now ({word})") from None
             if named := _FORBIDDEN.search(str(error)):  # of all its words only these: they may name a key
                 word = f"{word}: {named[1]}"
-            raise LedgerRefusedError(f"Redis refuses a command ({word})") from error
+            raise LedgerRefusedError(f"Redis refuses a command ({word})") from None  # its text may quote the command
 
 
 def _kind(error: Exception) -> str:

@@ -18,12 +18,15 @@ UNTOLD = "[message withheld]"
 _DISCREET = (OSError, TypeError, AttributeError, NameError, IndexError, ImportError, ArithmeticError, MemoryError)
 # Ours are written to be read; those of the others speak of connections and protocols.
 _DISCREET_PACKAGES = frozenset({"worker", "redis", "dramatiq", "httpx2", "httpcore2"})
+# But these quote what they could not read.
+_QUOTING = frozenset({"DecodeError", "ValidationError"})
 
 
 def describe(error: BaseException) -> str:
     """Return `Kind: message`, the message only if its kind never quotes content."""
     kind = type(error).__qualname__
-    if isinstance(error, _DISCREET) or type(error).__module__.partition(".")[0] in _DISCREET_PACKAGES:
+    known = type(error).__module__.partition(".")[0] in _DISCREET_PACKAGES and kind not in _QUOTING
+    if isinstance(error, _DISCREET) or known:
         message = _message(error)
         return f"{kind}: {message}" if message else kind
     return f"{kind}: {UNTOLD}" if error.args else kind
