@@ -69,7 +69,15 @@ def find_config(*, path: str | None, environ: Mapping[str, str], cwd: Path) -> P
     """Return the file `load_config` reads, or None if it runs on defaults. A file asked for by name may be missing."""
     if asked := path or environ.get("BATCHMILL_CONFIG"):
         return cwd / asked
-    return next((file for file in (cwd / LOCAL_FILE, SYSTEM_FILE) if file.exists()), None)
+    return next((file for file in (cwd / LOCAL_FILE, SYSTEM_FILE) if _stands(file)), None)
+
+
+def _stands(file: Path) -> bool:
+    """Whether there is such a file; one that cannot even be looked for is there, and reading it will say why."""
+    try:
+        return file.exists()
+    except OSError:
+        return True
 
 
 def _read_file(path: str | None, environ: Mapping[str, str], cwd: Path, problems: list[str]) -> Layer:
@@ -82,6 +90,10 @@ def _read_file(path: str | None, environ: Mapping[str, str], cwd: Path, problems
         problems.append(f"{_named(file, cwd)}: is not valid TOML: {error}")
     except UnicodeDecodeError:
         problems.append(f"{_named(file, cwd)}: is not UTF-8")
+    except RecursionError:
+        problems.append(f"{_named(file, cwd)}: is nested too deeply")
+    except ValueError:
+        problems.append(f"{_named(file, cwd)}: holds a number of too many digits")
     except OSError as error:
         problems.append(f"{_named(file, cwd)}: cannot be read: {error.strerror}")
     return {}
@@ -149,7 +161,7 @@ def _read_key(asked: str | None, environ: Mapping[str, str], cwd: Path, problems
     directory = environ.get("CREDENTIALS_DIRECTORY")
     credential = Path(directory, "_".join(API_KEY)) if directory else None
     file = cwd / asked if asked else credential
-    if file is None or (file is credential and not file.exists()):
+    if file is None or (file is credential and not _stands(file)):
         return Secret("")
     try:
         key = secret(file.read_text(encoding="utf-8"))
