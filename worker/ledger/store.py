@@ -96,7 +96,8 @@ class Store:
         try:
             once = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
             again = redis.Redis.from_url(url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **options)
-        except ValueError as error:
+            once.connection_pool.make_connection()  # opens nothing; what is odd behind a ? is only seen here
+        except (ValueError, TypeError, redis.RedisError) as error:
             raise LedgerRefusedError("redis.url is no redis://, rediss:// or unix:// address") from error
         return cls(once=once, again=again, keys=Keys(prefix))
 
