@@ -1,9 +1,17 @@
 from collections.abc import Callable
 from typing import Any
 
+from worker.core.custom_id import spell_uid
 from worker.simulator import Simulator
+from worker.simulator.audit import prompt_of
 
 Any_ = Callable[..., Any]
+UIDS = (
+    (spell_uid("default", b"0123456789"), "01"),
+    (spell_uid("default", b"9876543210"), "02"),
+    (spell_uid("bulk", b"0123456789"), "01"),
+)
+"""Two submissions of one lane, and one of another."""
 
 
 def test_the_ledger_counts_prompts_paid_for_twice(simulator: Simulator, call: Any_, create: Any_) -> None:
@@ -107,3 +115,12 @@ def test_the_simulators_own_routes_need_no_key_and_refuse_nonsense(simulator: Si
     assert call(simulator, "POST", "/simulator/batches", body={"count": 0}).status == 400
     assert call(simulator, "POST", "/simulator/batches", body={"size": 1}).status == 400
     assert call(simulator, "POST", "/simulator/faults", raw=b" " * (1 << 21)).status == 400
+
+
+def test_entries_of_two_lanes_are_two_prompts() -> None:
+    """Redis numbers the entries of each stream by the clock: lanes that are filled together have the same ids."""
+    first, again, other = (f"abcdef_{uid}_{attempt}_1700000000000-0" for uid, attempt in UIDS)
+    assert prompt_of(first) == prompt_of(again)
+    assert prompt_of(first) != prompt_of(other)
+    assert prompt_of("a_b_c_d_e") == "d_e"
+    assert prompt_of("bare") == "bare"

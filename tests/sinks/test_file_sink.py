@@ -272,6 +272,7 @@ def test_what_was_too_young_to_be_swept_is_swept_where_nothing_is_delivered_any_
     monkeypatch.setattr("worker.sinks.file.STALE_SECONDS", -1.0)
     sink.check()
     assert not left.exists()
+    assert isinstance(sink, FileSink)
     assert sink._opened == {}
 
 

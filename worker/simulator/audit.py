@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from worker.core.custom_id import LANE_LENGTH, decode
 from worker.simulator.batch import Batch
 from worker.simulator.remote import Remote
 from worker.simulator.rows import Rows
@@ -62,7 +63,12 @@ class Audit:
 
 
 def prompt_of(custom_id: str) -> str:
-    """The prompt a custom_id stands for: what follows its third `_`, or all of it if there is none."""
+    """The prompt a custom_id stands for: its entry id and, as two lanes may have it, what its uid says of the lane.
+
+    Of one that is not of our making it is what follows the third `_`, or all of it if there is none.
+    """
+    if (token := decode(custom_id)) is not None:
+        return f"{token.uid[-LANE_LENGTH:]} {token.entry_id}"
     return custom_id.split("_", 3)[-1] if custom_id.count("_") >= 3 else custom_id  # noqa: PLR2004  # ours has three
 
 
