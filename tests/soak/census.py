@@ -158,9 +158,9 @@ def _complaint(kind: Kind, parts: dict[str, str], live: dict[str, set[str]]) -> 
 
 def _ask_members(census: Census, client: Any, keys: Keys, live: dict[str, set[str]]) -> None:
     """Ask the members of collections that live as long as something else for that something."""
-    for lane in live:
+    for lane, uids in live.items():
         found = _uids(client.hkeys(keys.fences(lane))) | _uids(client.zrange(keys.unposted(lane), 0, -1))
-        census.strays |= {f"{uid} outlives its batch in lane {lane}" for uid in found - live[lane]}
+        census.strays |= {f"{uid} outlives its batch in lane {lane}" for uid in found - uids}
         census.settled |= {(lane, uid) for uid in _uids(client.zrange(keys.settled(lane), 0, -1))}
     for share in _uids(client.hkeys(keys.in_flight)):
         lane, _, uid = share.partition(" ")

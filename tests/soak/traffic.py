@@ -24,7 +24,7 @@ UNUSABLE: tuple[dict[str, str], ...] = (
     {"params": '{"model":"claude-haiku-4-5","max_tokens":5,"messages":[{"role":"user","content":"x"}],"stream":true}'},
     {"parameters": "{}"},
 )
-MODELS = ("claude-haiku-4-5", "claude-sonnet-4-5", "claude-nobody-1")
+MODELS = {"claude-haiku-4-5": 60, "claude-sonnet-4-5": 39, "claude-nobody-1": 1}
 BURST_AT, VISITS_AT, LETTERS_AT = 0.35, (0.1, 0.5), (0.2, 0.45)
 """Minutes of an hour, as shares of it, at which something happens beside the steady flow."""
 
@@ -153,7 +153,11 @@ class Traffic:
         chance, name = self._chance, f"p{self._number}"
         content = "y" * int(chance.paretovariate(1.2) * 100 % 20_000)
         message = {"role": "user", "content": content or "y"}
-        params = {"model": chance.choice(MODELS), "max_tokens": 64, "messages": [message]}
+        params = {
+            "model": chance.choices(list(MODELS), list(MODELS.values()))[0],
+            "max_tokens": 64,
+            "messages": [message],
+        }
         fields = {"params": json.dumps(params), "id": name}
         if chance.random() < 0.2:
             fields["metadata"] = json.dumps({"of": name})
