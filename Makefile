@@ -25,7 +25,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types floors size bench lock clean
+.PHONY: help demo test check lint types floors size bench soak lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ size: .venv/dev.stamp
 
 bench: .venv/dev.stamp  ## measure, where there is something to measure
 	@if [ -d benchmarks ]; then $(BIN)/python -m benchmarks $(ARGS); else echo "There are no benchmarks yet."; fi
+
+soak: .venv/dev.stamp  ## live a day in minutes and see that nothing grows: ARGS="--minutes 15"
+	@$(BIN)/python tests/soak/run.py $(ARGS)
 
 lock: $(UV_READY)  ## resolve requirements/*.txt anew from pyproject.toml
 	@mkdir -p requirements

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from bench import Bench, redis_server
+from leftovers import leftovers
 
 from worker import drainer, poller, refusals, submitter
 from worker.simulator import Simulator
@@ -41,4 +42,6 @@ def bench(server: str, simulator: Simulator, tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(url=server, simulator=simulator, directory=tmp_path)
     bench.redis.flushall()
     yield bench
+    strays = leftovers(bench.redis)
     bench.close()
+    assert strays == []

@@ -1,6 +1,7 @@
 import pytest
 from bench import Bench
 from endings import Crash, crash, ends_right, enqueue, has_ended_right, turns
+from leftovers import leftovers
 
 from worker.core.model import State
 from worker.ledger.deployment import Deployment
@@ -111,3 +112,19 @@ def test_a_batcher_forgets_lanes_that_are_gone(bench: Bench) -> None:
         app.batcher.step(lane)
     app.batcher.forget_all_but(["default"])
     assert set(app.batcher._windows) == {"default"}
+
+
+def test_what_nobody_owns_is_seen_after_every_test_of_the_roles(bench: Bench) -> None:
+    """The look that each of them ends with would find a key, a record and a member that were left."""
+    app = bench.start()
+    assert leftovers(bench.redis) == []
+    keys = app.ledger.store.keys
+    bench.redis.set("batchmill:{default}:note:1", "x")
+    bench.redis.hset(keys.batch("default", "uid1"), "state", "settled")
+    bench.redis.zadd(keys.unposted("default"), {"uid1": 1})
+    assert leftovers(bench.redis) == [
+        "uid1 outlives its batch in lane default",
+        "batchmill:{default}:batch:uid1",
+        "batchmill:{default}:note:1",
+    ]
+    bench.redis.flushall()

@@ -137,10 +137,13 @@ class Metrics:
             self.role_errors.labels(role)
 
     def forget(self, lanes: Iterable[str]) -> None:
-        """Remove every label set of these lanes."""
-        for lane in lanes:
-            for instrument in self._of_lanes:
-                instrument.remove_by_labels({"lane": lane})
+        """Remove every label set of these lanes, in one pass: the library's own way takes a pass for each lane."""
+        gone = set(lanes)
+        for instrument in self._of_lanes if gone else ():
+            place = instrument._labelnames.index("lane")  # noqa: SLF001
+            for values in list(instrument._metrics):  # noqa: SLF001
+                if values[place] in gone:
+                    instrument.remove(*values)
 
     def _prepare_lane(self, lane: str) -> None:
         for family, values in (
