@@ -131,7 +131,8 @@ def serve(config: "Config", *, roles: tuple[str, ...], signals: Signals, args: a
             url = server.url if server else config.redis.url
             daemon, port = _start(config, url, roles, telemetry, clock)
         except (EmbeddedUnavailable, EmbeddedFailed, LedgerUnavailableError, LedgerRefusedError) as error:
-            return complain(str(error), EX_UNAVAILABLE)
+            hint = getattr(error, "hint", "")
+            return complain(f"{error}; {hint}" if hint else str(error), EX_UNAVAILABLE)
         except (SinkSettingsError, BindError) as error:
             return complain(str(error), EX_CONFIG)
         telemetry.daemon_started(roles=list(roles), http=f"http://{config.http.bind}:{port}")
