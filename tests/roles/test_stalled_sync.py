@@ -177,7 +177,7 @@ def test_on_a_slow_disk_the_last_byte_waits_for_the_sync(
     with redis_server(tmp_path / "r") as url:
         monkeypatch.delenv("LD_PRELOAD")
         bench = Bench(url=url, simulator=simulator, directory=tmp_path)
-        app = bench.start()
+        app = bench.start(submit__horizon="1h")
         synced: list[int] = []
         durably = app.barrier.durably
 
