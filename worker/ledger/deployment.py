@@ -61,12 +61,13 @@ class Deployment:
         """Return the server's facts; raises LedgerRefusedError when batchmill cannot work on it."""
         facts = self.store.facts()
         if facts.version < MIN_VERSION:
-            spelled = ".".join(map(str, facts.version))
-            raise LedgerRefusedError(f"{facts.name} {spelled} is too old: batchmill needs Redis 7.0 or Valkey 8")
+            told = f"{facts.name} {'.'.join(map(str, facts.version))} is too old: batchmill needs Redis 7.0 or Valkey 8"
+            raise LedgerRefusedError(told, "upgrade the server, or leave redis.url empty for an embedded one")
         if facts.cluster:
-            raise LedgerRefusedError("it is a node of a Redis Cluster: batchmill needs all of its keys on one server")
+            told = "Redis runs in cluster mode: batchmill needs all of its keys on one server"
+            raise LedgerRefusedError(told, "let redis.url lead to a server with cluster-enabled no")
         if facts.replica:
-            raise LedgerRefusedError("it is a read-only replica: redis.url must lead to the master")
+            raise LedgerRefusedError("this Redis is a read-only replica", "let redis.url lead to the master")
         return facts
 
     def incarnation(self) -> str:
