@@ -5,6 +5,7 @@ from collections.abc import Callable
 from worker.clock import Clock
 from worker.config import Config
 from worker.ledger.barrier import Barrier
+from worker.ledger.lanes import Past
 from worker.ledger.ledger import Ledger
 from worker.telemetry import Telemetry
 
@@ -37,6 +38,7 @@ class Rescuer:
         self._recover_by_token = recover_by_token
         self._tidy_knocks = tidy_knocks
         self._incarnation = ""
+        self._life_began = 0.0
         self._housekeeping_at = 0.0
         self._waiting_at = 0.0
 
@@ -44,7 +46,7 @@ class Rescuer:
         """Look once; returns seconds until the next look."""
         incarnation = self._ledger.deployment.incarnation()
         if incarnation != self._incarnation:
-            self._register()
+            self._register(incarnation)
             self._incarnation = incarnation
         for lane in self._ledger.deployment.lanes():
             self._recover(lane, incarnation)
@@ -59,30 +61,45 @@ class Rescuer:
             self._tidy_knocks()
         return self._config.tick * LOOK_TICKS
 
-    def _register(self) -> None:
+    def _register(self, incarnation: str) -> None:
         """Write our id and lanes again should Redis have come back empty: results of ours stay ours."""
-        found = self._ledger.deployment.enter(self._deployment)
+        found = self._ledger.deployment.enter(self._deployment, life_at=self._ledger.store.now())
         if found != self._deployment:
             raise ForeignDeploymentError
+        self._life_began = self._ledger.deployment.life_began(incarnation)
         self._ledger.deployment.register_lanes(self._config.lanes)
 
     def _recover(self, lane: str, incarnation: str) -> None:
         past = self._ledger.lanes.past(lane)
         if past.incarnation == incarnation and past.barrier == self._barrier.kind:
             return
-        sure = past.incarnation is None or past.incarnation == incarnation or past.barrier != "none"
-        if sure and not (past.incarnation and self._ledger.store.facts().was_replica):
+        if self._is_sure(lane, past, incarnation):
             self._ledger.lanes.recovered(lane, incarnation, self._barrier.kind)
             if past.incarnation not in (None, incarnation):
                 self._telemetry.recovery_finished(lane, 0.0)
             return
-        if past.recovering_since is None:
-            self._ledger.lanes.begin_recovery(lane)
+        if past.recovering_since is None or past.recovering_in != incarnation:
+            # a second restart may bring back the date of the first one's recovery: what was posted between, it missed
+            self._ledger.lanes.begin_recovery(lane, incarnation)
             self._telemetry.recovery_started(lane)
             return
         if self._recover_by_token(lane):
             self._ledger.lanes.recovered(lane, incarnation, self._barrier.kind)
             self._telemetry.recovery_finished(lane, self._ledger.store.now() - past.recovering_since)
+
+    def _is_sure(self, lane: str, past: Past, incarnation: str) -> bool:
+        """Whether nothing that the API may know of can have been forgotten.
+
+        A lane without a past is a new one only if no prompt of it is older than this life of the server: otherwise it
+        may be its past that was forgotten.
+        """
+        if past.incarnation is None:
+            if not self._ledger.lanes.has_older(lane, self._life_began):
+                return True
+            kept = self._barrier.kind != "none"
+        else:
+            kept = past.incarnation == incarnation or past.barrier != "none"
+        return kept and not self._ledger.store.facts().was_replica
 
     def _publish_waiting(self) -> None:
         lanes = self._ledger.deployment.lanes()
