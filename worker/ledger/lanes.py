@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worker.core.grouping import Limits, Seal, Window, entry_instant
-from worker.core.intake import Flaw, Unusable, read_prompt
+from worker.core.grouping import Limits, Seal, Window
+from worker.core.intake import Flaw, Unusable, entry_instant, read_prompt
 from worker.core.model import Prompt
 from worker.ledger.pages import pages
 from worker.ledger.scripts import MAX_TAIL
