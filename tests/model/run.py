@@ -19,8 +19,9 @@ def main() -> int:
     parser.add_argument("--fast", action="store_true", help="only the rows that take seconds")
     parser.add_argument("--most", type=int, default=MOST_STATES, help="give a row up after so many states")
     args = parser.parse_args()
-    wanted = [row for row in ROWS if (row.name in args.rows if args.rows else row.fast or not args.fast)]
-    if not wanted:
+    named = {row.name: row for row in ROWS}
+    wanted = [named[name] for name in args.rows if name in named] or [row for row in ROWS if row.fast or not args.fast]
+    if args.rows and len(wanted) != len(args.rows):
         parser.error("no such row")
     surprises = 0
     print(f"{'row':5}{'states':>10}{'edges':>11}{'depth':>6}{'s':>8}  came to")
@@ -29,7 +30,7 @@ def main() -> int:
         as_said = is_as_said(row, verdict)
         surprises += not as_said
         print(line(row, verdict, as_said=as_said), flush=True)
-        if args.rows or not as_said:
+        if len(wanted) == 1 or not as_said:
             for number, words in enumerate(verdict.trace, 1):
                 print(f"    {number:3} {words}")
     return 1 if surprises else 0

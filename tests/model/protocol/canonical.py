@@ -138,9 +138,7 @@ def _recounted(world: World) -> World:
             over = counted < 0 and worker.stage in (UNSENT, OVERLOAD, REFUSED)
             worker = Worker(unsent=worker.unsent) if over else worker._replace(attempt=counted)
         workers.append(worker)
-    letters = tuple(
-        letter._replace(attempt=letter.attempt - oldest.get(letter.uid, 0)) for letter in world.letters
-    )
+    letters = tuple(letter._replace(attempt=letter.attempt - oldest.get(letter.uid, 0)) for letter in world.letters)
     disk = world.disk
     if disk is not None:
         disk = Disk(disk.lanes, recount(disk.batches))

@@ -55,7 +55,8 @@ def _answered_badly(world: World, rest: World, post: Post, number: int) -> Itera
         overload = worker._replace(stage=OVERLOAD)
         nothing = becomes(spend(rest, "overloads"), number, overload)
         yield Step(f"the API answers 529 to {post.body}", nothing, fault=True)
-        working = becomes(spend(world, "overloads"), number, overload)
+        goes_on = rest._replace(posts=(*rest.posts, post._replace(answered=True)))
+        working = becomes(spend(goes_on, "overloads"), number, overload)
         yield Step(f"the API answers 529 to {post.body}, and goes on with it", working, fault=True)
 
 
@@ -97,7 +98,9 @@ def _changed(world: World, number: int, remote: Remote) -> World:
 def _is_known(world: World, setting: Setting, number: int, remote: Remote) -> bool:
     if not setting.known_deletions or remote.token == STRANGER:
         return True
-    return any(batch.remote == number or batch.seen >> number & 1 for batch in world.batches)
+    return any(
+        batch.remote == number or (batch.token == remote.token and batch.seen >> number & 1) for batch in world.batches
+    )
 
 
 def time_passes(world: World, setting: Setting) -> Iterator[Step]:
@@ -112,9 +115,10 @@ def _horizon(world: World, setting: Setting, batch: Batch) -> Iterator[Step]:
     due = write(world, batch._replace(doubt=LOST_DUE if lost else OVERLOADED_DUE))
     if setting.barrier:
         due = synced(due)  # everysec: what is older than a horizon is on disk
-    alive = any(post.intent == batch.intent for post in world.posts)
-    short = lost and not setting.rules.long_horizon_for_lost
-    if not alive or short:
+    alive = [post for post in world.posts if post.intent == batch.intent]
+    # the short horizon is an assumption about POSTs that were answered 529; any other may well live longer
+    bound = alive if lost and setting.rules.long_horizon_for_lost else [post for post in alive if post.answered]
+    if not bound:
         yield Step(f"the horizon of batch {batch.uid} passes", aged(due, {batch.intent}))
     elif lost and world.faults.late:
         late = spend(due, "late")._replace(broken=world.broken + 1)

@@ -45,7 +45,11 @@ def _owned_wrongly(world: World) -> Optional[str]:
     if len(set(owned)) < len(owned):
         return OWN_TWICE
     for batch in world.batches:
-        if batch.state in (DELIVERED, SETTLED) and batch.remote >= 0 and world.remotes[batch.remote].token != batch.token:
+        if (
+            batch.state in (DELIVERED, SETTLED)
+            and batch.remote >= 0
+            and world.remotes[batch.remote].token != batch.token
+        ):
             return OWN_FOREIGN
     return None
 

@@ -32,7 +32,9 @@ def sealing(world: World, setting: Setting) -> Iterator[Step]:
         if lane.waiting and decided_here(lane, setting):
             for count in range(1, min(setting.largest, len(lane.waiting)) + 1):
                 body = lane.waiting[:count]
-                yield Step(f"batch {world.uids} is sealed: {body}", _seal(world, number, body, lane.waiting[count:]))
+                sealed = _seal(world, number, body, lane.waiting[count:])
+                sealed = sealed if setting.disk_catches_up else synced(sealed)
+                yield Step(f"batch {world.uids} is sealed: {body}", sealed)
 
 
 def _seal(world: World, number: int, body: Entries, rest: Entries) -> World:
@@ -43,7 +45,7 @@ def _seal(world: World, number: int, body: Entries, rest: Entries) -> World:
 
 def restarting(world: World, setting: Setting) -> Iterator[Step]:
     """Yield syncs of the disk, restarts of Redis from it, and every rescuer's steps."""
-    if world.disk is not None:
+    if world.disk is not None and setting.disk_catches_up:
         yield Step("Redis' disk catches up", synced(world))
     if world.faults.restarts:
         yield Step("Redis restarts with what is on disk", _restart(world, setting), fault=True)
@@ -88,9 +90,7 @@ def _recover(world: World, setting: Setting, number: int, lane: Lane) -> Iterato
         return
     known = {batch.remote for batch in world.batches}
     unknown = [
-        (place, remote)
-        for place, remote in enumerate(world.remotes)
-        if remote.status != GONE and place not in known
+        (place, remote) for place, remote in enumerate(world.remotes) if remote.status != GONE and place not in known
     ]
     if setting.rules.recovery_needs_ends and any(remote.status != OVER for _, remote in unknown):
         return
@@ -150,5 +150,3 @@ def _rebuild(world: World, setting: Setting, number: int, remote: Remote) -> Wor
     )
     lane = world.lanes[number]._replace(waiting=waiting[last + 1 :])
     return write(world, batch, lanes=with_lane(world, number, lane))
-
-

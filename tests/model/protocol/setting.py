@@ -82,12 +82,14 @@ class Setting:
     """What `anthropic.exclusive_workspace` says."""
     barrier: bool = True
     """Whether the intent is on disk before the last byte leaves; if not, recovery is by token."""
+    disk_catches_up: bool = True
+    """Whether Redis' disk may catch up by itself at any moment; if not, it has the seals and nothing later."""
     steps_of_drain: bool = False
     """Whether a drain is taken step by step; if not, from the end of the remote batch to settled at once."""
     after_refusal: tuple[str, ...] = ("wait",)
     """What may follow a refusal: wait, park, split, eject."""
     known_deletions: bool = True
-    """Whether others delete only what we have listed or own (assumption A5)."""
+    """Whether others delete only what its own batch has listed or owns (assumption A5)."""
     deletes_settled: bool = False
     """What `poll.delete_when_settled` says."""
     faults: Faults = Faults()

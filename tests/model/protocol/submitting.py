@@ -201,7 +201,9 @@ def _withdraw_unsent(world: World, setting: Setting, number: int, worker: Worker
     else:
         yield Step(f"w{number} finds no intent {worker.intent} to take back", becomes(world, number, marked))
     if setting.faults.lost_replies:
-        yield Step(f"w{number} cannot reach Redis, remembers that {worker.intent} is unsent", becomes(world, number, marked))
+        yield Step(
+            f"w{number} cannot reach Redis, remembers that {worker.intent} is unsent", becomes(world, number, marked)
+        )
 
 
 def _withdraw_refused(world: World, setting: Setting, number: int, worker: Worker) -> Step:

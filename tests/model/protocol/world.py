@@ -60,6 +60,7 @@ class Post(NamedTuple):
     body: Entries
     intent: int
     old: bool = False  # sent in an earlier life of Redis
+    answered: bool = False  # with a 529, and yet the API goes on with it
 
 
 class Letter(NamedTuple):
