@@ -12,14 +12,12 @@ from typing import Any
 import connection
 import server
 
-from worker import drainer, reconciler, recovery, submitter
+from worker import drainer, reconciler, submitter
 from worker.batches_api import (
     ApiError,
     BatchesApi,
-    Complaint,
     InDoubt,
     Listing,
-    NotSent,
     api,
     conclusions,
     withheld,
@@ -31,8 +29,10 @@ from worker.core.account import Account
 from worker.core.lifecycle import Event
 from worker.ledger.barrier import WaitAofBarrier
 from worker.ledger.batches import NEVER, Batches
+from worker.ledger.lanes import Lanes
 from worker.ledger.scripts import Script
 from worker.readings import first_token
+from worker.recovery import strays
 
 Exchange = tuple[Any, str, Any]
 
@@ -164,37 +164,12 @@ def _no_delivery_failed(self: Any, batch: Any, claim: Any, _deliveries: Any) -> 
         self._ledger.batches.advance(replace(batch, state="delivered"), None, fence=claim.fence)
 
 
-def _some_may_be_open(self: Any, since: float) -> Any:
-    listing = self._api.newer_than(None, not_before=since - 90_000)
+def _only_those_that_ended(self: Any, since: float) -> Any:
+    listing = self._api.newer_than(None, not_before=since - strays.OPEN_SECONDS)
     owned = self._ledger.batches.owners([one.id for one in listing.batches], self._ledger.deployment.lanes())
     ended = [one for one in listing.batches if one.status == "ended" and one.id not in owned]
     found = [(first_token(self._api, one.id), one) for one in ended]
     return [(token, one) for token, one in found if token is not None and token.deployment == self._deployment]
-
-
-_step = recovery.Recovery.step
-
-
-def _recover_at_once(self: Any, lane: str) -> bool:
-    since = self._ledger.lanes.past(lane).recovering_since
-    return since is not None and self._unknown(since) is not None and _step(self, lane) in (True, False)
-
-
-def _unreadable_is_no(self: Any, body: Any, *, before_last_byte: Callable[[], None]) -> Any:
-    try:
-        return _create(self, body, before_last_byte=before_last_byte)
-    except InDoubt as error:
-        if error.cause == "unreadable answer":
-            raise NotSent(Complaint("unreadable answer")) from None
-        raise
-
-
-_settle = drainer.Drainer._settle
-
-
-def _delete_first(self: Any, batch: Any, *others: Any) -> None:
-    self._delete_remote(batch)
-    _settle(self, batch, *others)
 
 
 class _Patient(submitter.Intent):
@@ -254,5 +229,6 @@ MUTATIONS = (
         "a move compares neither state nor attempt",
         lua=[("advance", "held[1] ~= seen_state or held[2] ~= seen_attempt", "false")],
     ),
-    Mutation("recovery does not wait for open batches", [(recovery.Recovery, "_unknown", _some_may_be_open)]),
+    Mutation("a lane without a record is taken for a new one", [(Lanes, "has_older", lambda *_: False)]),
+    Mutation("recovery does not wait for open batches", [(strays.Strays, "look", _only_those_that_ended)]),
 )

@@ -225,7 +225,8 @@ class Batches:
     def adopt(self, batch: Batch, remote: RemoteBatch, *, fence: str, lanes: Sequence[str], alone: bool) -> str:
         """Take a remote batch for this attempt's: OK, STALE, SHARED, OWNED or RECOVER.
 
-        `alone` adopts by count, and only while no other batch of `lanes` could be the one; else a token has proved it.
+        `alone` adopts by count, and only while no other batch of `lanes` could be the one and all of them are
+        recovered; else a token has proved it.
         """
         keys = self.store.keys
         order = [batch.lane, *(lane for lane in lanes if lane != batch.lane)]
@@ -244,7 +245,11 @@ class Batches:
             count=batch.count if alone else "",
             remote_seconds=REMOTE_SECONDS,
             tail=remote_fields(remote, guessed=alone),
-            tail_keys=[*(keys.remote(lane, remote.id) for lane in order), *(keys.unposted(lane) for lane in order)],
+            tail_keys=[
+                *(keys.remote(lane, remote.id) for lane in order),
+                *(keys.unposted(lane) for lane in order),
+                *(keys.lane(lane) for lane in order),
+            ],
         )
 
     def commit(self, batch: Batch, sink: str, *, fence: str) -> str:
