@@ -172,6 +172,23 @@ def _only_those_that_ended(self: Any, since: float) -> Any:
     return [(token, one) for token, one in found if token is not None and token.deployment == self._deployment]
 
 
+def _unreadable_is_no(self: Any, body: Any, *, before_last_byte: Callable[[], None]) -> Any:
+    try:
+        return _create(self, body, before_last_byte=before_last_byte)
+    except InDoubt as error:
+        if error.cause == "unreadable answer":
+            raise NotSent(Complaint("unreadable answer")) from None
+        raise
+
+
+_settle = drainer.Drainer._settle
+
+
+def _delete_first(self: Any, batch: Any, *others: Any) -> None:
+    self._delete_remote(batch)
+    _settle(self, batch, *others)
+
+
 class _Patient(submitter.Intent):
     def __init__(self, **named: Any) -> None:
         super().__init__(**named | {"good_for": inf})
