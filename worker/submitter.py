@@ -166,6 +166,9 @@ class Submitter:
             self._post(batch, claim, lease)
 
     def _skip(self, batch: Batch, claim: Claim) -> None:
+        # nothing is posted, so no intent has brought the seal onto the disk: forgotten, its prompts would be sealed
+        # again as another batch, and have a second row each
+        self._ledger.deployment.sync(self._barrier.durably, at=self._clock.now())
         attempts = self._config.lane(batch.lane).max_attempts
         answer = self._ledger.batches.end(batch, Event.SKIP, fence=claim.fence, ended_at=None, max_attempts=attempts)
         if answer == "OK":

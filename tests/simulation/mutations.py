@@ -16,8 +16,10 @@ from worker import drainer, reconciler, submitter
 from worker.batches_api import (
     ApiError,
     BatchesApi,
+    Complaint,
     InDoubt,
     Listing,
+    NotSent,
     api,
     conclusions,
     withheld,
