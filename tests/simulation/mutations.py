@@ -75,7 +75,7 @@ class Mutation:
         return rewritten
 
 
-def _post_blindly(self: Any, posted: Any, _error: Any) -> None:
+def _post_blindly(self: Any, posted: Any, *_others: Any) -> None:
     self._ledger.batches.advance(posted, Event.REFUSE, delay=1.0, unposted=posted.count)
 
 
@@ -134,7 +134,7 @@ def _note_first(self: Any, batch: Any, claim: Any, opened: Any) -> None:
     opened.commit()
 
 
-def _any_intent_is_ours(self: Any, posted: Any, _intent: str) -> Any:
+def _any_intent_is_ours(self: Any, posted: Any, *_others: Any) -> Any:
     self._ledger.batches.advance(posted, Event.REFUSE, delay=None, unposted=posted.count)
     return replace(posted, state="sealed")
 
