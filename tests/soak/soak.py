@@ -114,7 +114,7 @@ class Soak:
 
     def _live(self, server: Server, api: Simulator, fleet: Fleet) -> None:
         plan, outcome = self._plan, self._outcome
-        before = self._memory(server)
+        before, empty = server.data_bytes(), server.used_memory()
         api.control.inject(plan.day.faults())
         traffic = Traffic(day=plan.day, redis_url=server.url, rate=plan.rate, seed=plan.seed)
         try:
@@ -141,7 +141,8 @@ class Soak:
             *self._exits(fleet),
         ]
         outcome.told |= {"prompts": traffic.wanted.total(), **traffic.told, "batches": len(self._settled)}
-        outcome.told |= {"redis": f"{before / MB:.3f} MB of data empty, {end.data_bytes_after / MB:.3f} MB at the end"}
+        outcome.told |= {"bytes of all keys": f"{before} empty, {end.data_bytes_after} at the end"}
+        outcome.told |= {"used_memory": f"{empty / MB:.2f} MB empty, {server.used_memory() / MB:.2f} MB at the end"}
         outcome.told |= {"posts": api.control.audit.describe()["posts"]}
         outcome.told |= {f"events of {name}": shown(counted) for name, counted in fleet.events().items()}
 
@@ -227,7 +228,7 @@ class Soak:
             strays=census.strays,
             members=census.members,
             data_bytes_before=before,
-            data_bytes_after=self._memory(server),
+            data_bytes_after=server.data_bytes(),
             temporary_files=[file.name for file in self._files() if TEMPORARY.fullmatch(file.name)],
             wanted=traffic.wanted,
             rows=rows,
@@ -256,14 +257,6 @@ class Soak:
 
     def _keys(self, server: Server) -> set[str]:
         return {key.decode() for key in server.client.scan_iter(count=1000)}
-
-    def _memory(self, server: Server) -> int:
-        """Return what Redis holds once its own bookkeeping has come to rest: the least of some looks."""
-        looks = []
-        for _ in range(10):
-            looks.append(server.data_bytes())
-            time.sleep(0.3)
-        return min(looks)
 
     def _rows(self) -> tuple[Counter[str], Counter[str], list[str]]:
         """Read all result files: rows by prompt, answers that succeeded by custom_id, and the batches of the files."""
