@@ -13,7 +13,7 @@ from typing import Any
 from census import Census, take
 from compressed_day import CONFIGURED, DEAD_RETENTION, HOUR, CompressedDay
 from fleet import Checkout, Fleet, Server, SoakError, wait_until
-from judgement import MB, End, Limits, Sample, judge_day, judge_end
+from judgement import HURRIED, MB, End, Limits, Sample, judge_day, judge_end
 from traffic import Traffic
 from vitals import count_series, read_vitals
 
@@ -48,8 +48,10 @@ class Plan:
     @property
     def limits(self) -> Limits:
         """The limits of the judgement: the first wave does not count, and a hurried day is judged less closely."""
-        least = 12.0 if self.day.minutes >= CALM_MINUTES else 100.0
-        return Limits(wave=self.day.wave, warm_up=self.day.wave, count_least=least)
+        wave = self.day.wave
+        if self.day.minutes >= CALM_MINUTES:
+            return Limits(wave=wave, warm_up=wave)
+        return HURRIED(wave=wave, warm_up=wave)
 
     @property
     def deploys(self) -> list[int]:
@@ -121,12 +123,12 @@ class Soak:
             traffic.start()
             began = time.monotonic()
             for hour in range(1, plan.day.hours + 1):
-                self._at(began, hour - 0.9)
+                self._at(server, began, hour - 0.9)
                 if hour in plan.deploys:
                     self._hand(fleet.deploy)
                 if hour in plan.crashes:
                     self._hand(fleet.crash)
-                self._at(began, hour - 0.01)
+                self._at(server, began, hour - 0.01)
                 self._mend(api, self._plan.day.real(STUCK_FOR))
                 outcome.samples.append(self._sample(hour, server, fleet))
                 self._tell(spell(outcome.samples[-1]))
@@ -146,9 +148,19 @@ class Soak:
         outcome.told |= {"posts": api.control.audit.describe()["posts"]}
         outcome.told |= {f"events of {name}": shown(counted) for name, counted in fleet.events().items()}
 
-    def _at(self, began: float, hour: float) -> None:
-        """Wait for an hour of the day."""
-        time.sleep(max(0.0, began + hour * self._plan.day.real(3600) - time.monotonic()))
+    def _at(self, server: Server, began: float, hour: float) -> None:
+        """Wait for an hour of the day, and note meanwhile what is settled, before it is forgotten."""
+        until = began + hour * self._plan.day.real(HOUR)
+        while (left := until - time.monotonic()) > 0:
+            self._note_settled(server)
+            time.sleep(min(left, 1.0))
+
+    def _note_settled(self, server: Server) -> list[str]:
+        client: Any = server.client
+        lanes = [lane.decode() for lane in client.smembers(KEYS.lanes)]
+        for lane in lanes:
+            self._settled |= {(lane, uid.decode()) for uid in client.zrange(KEYS.settled(lane), 0, -1)}
+        return lanes
 
     def _mend(self, api: Simulator, age: float) -> None:
         """End what is stuck at the API for so long, as its own people would."""
@@ -249,9 +261,7 @@ class Soak:
 
     def _all_settled(self, server: Server) -> bool:
         client: Any = server.client
-        lanes = [lane.decode() for lane in client.smembers(KEYS.lanes)]
-        for lane in lanes:
-            self._settled |= {(lane, uid.decode()) for uid in client.zrange(KEYS.settled(lane), 0, -1)}
+        lanes = self._note_settled(server)
         streams = list(client.scan_iter(match="batchmill:{*}:prompts", _type="STREAM"))
         return not any(client.zcard(KEYS.due(lane)) for lane in lanes) and not any(map(client.xlen, streams))
 
