@@ -215,7 +215,9 @@ class Soak:
         """Let everything settle, then let everything that was kept for a while come to its end."""
         api.control.clear_faults()
         for hand in self._hands:
-            hand.join()
+            while hand.is_alive():
+                self._note_settled(server)
+                hand.join(1.0)
         stuck: list[str] = []
         patience = SETTLING_SECONDS + self._plan.day.real(3 * HOUR)
 
