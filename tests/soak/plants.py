@@ -36,7 +36,7 @@ def _ends(role: Any, batch: Batch) -> None:
 
 
 def _memory(_role: Any, _batch: Batch) -> None:
-    KEPT.append(bytearray(os.urandom(1)) * 400_000)
+    KEPT.append(bytearray(os.urandom(1)) * 1_000_000)
 
 
 def _threads(_role: Any, _batch: Batch) -> None:
@@ -53,7 +53,7 @@ def _files(_role: Any, batch: Batch) -> None:
 
 
 def _series(role: Any, batch: Batch) -> None:
-    for number in range(5):
+    for number in range(20):
         role._telemetry._metrics.role_last_tick.labels(f"{batch.uid}-{number}").set(1)
 
 

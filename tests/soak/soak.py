@@ -13,7 +13,7 @@ from typing import Any
 from census import Census, take
 from compressed_day import CONFIGURED, DEAD_RETENTION, HOUR, CompressedDay
 from fleet import Checkout, Fleet, Server, SoakError, wait_until
-from judgement import MB, End, Limits, Sample, judge_day, judge_end
+from judgement import HURRIED, MB, End, Limits, Sample, judge_day, judge_end
 from traffic import Traffic
 from vitals import count_series, read_vitals
 
@@ -48,8 +48,10 @@ class Plan:
     @property
     def limits(self) -> Limits:
         """The limits of the judgement: the first wave does not count, and a hurried day is judged less closely."""
-        least = 12.0 if self.day.minutes >= CALM_MINUTES else 100.0
-        return Limits(wave=self.day.wave, warm_up=self.day.wave, count_least=least)
+        wave = self.day.wave
+        if self.day.minutes >= CALM_MINUTES:
+            return Limits(wave=wave, warm_up=wave)
+        return HURRIED(wave=wave, warm_up=wave)
 
     @property
     def deploys(self) -> list[int]:
@@ -114,19 +116,19 @@ class Soak:
 
     def _live(self, server: Server, api: Simulator, fleet: Fleet) -> None:
         plan, outcome = self._plan, self._outcome
-        before = self._memory(server)
+        before, empty = server.data_bytes(), server.used_memory()
         api.control.inject(plan.day.faults())
         traffic = Traffic(day=plan.day, redis_url=server.url, rate=plan.rate, seed=plan.seed)
         try:
             traffic.start()
             began = time.monotonic()
             for hour in range(1, plan.day.hours + 1):
-                self._at(began, hour - 0.9)
+                self._at(server, began, hour - 0.9)
                 if hour in plan.deploys:
                     self._hand(fleet.deploy)
                 if hour in plan.crashes:
                     self._hand(fleet.crash)
-                self._at(began, hour - 0.01)
+                self._at(server, began, hour - 0.01)
                 self._mend(api, self._plan.day.real(STUCK_FOR))
                 outcome.samples.append(self._sample(hour, server, fleet))
                 self._tell(spell(outcome.samples[-1]))
@@ -141,13 +143,24 @@ class Soak:
             *self._exits(fleet),
         ]
         outcome.told |= {"prompts": traffic.wanted.total(), **traffic.told, "batches": len(self._settled)}
-        outcome.told |= {"redis": f"{before / MB:.3f} MB of data empty, {end.data_bytes_after / MB:.3f} MB at the end"}
+        outcome.told |= {"bytes of all keys": f"{before} empty, {end.data_bytes_after} at the end"}
+        outcome.told |= {"used_memory": f"{empty / MB:.2f} MB empty, {server.used_memory() / MB:.2f} MB at the end"}
         outcome.told |= {"posts": api.control.audit.describe()["posts"]}
         outcome.told |= {f"events of {name}": shown(counted) for name, counted in fleet.events().items()}
 
-    def _at(self, began: float, hour: float) -> None:
-        """Wait for an hour of the day."""
-        time.sleep(max(0.0, began + hour * self._plan.day.real(3600) - time.monotonic()))
+    def _at(self, server: Server, began: float, hour: float) -> None:
+        """Wait for an hour of the day, and note meanwhile what is settled, before it is forgotten."""
+        until = began + hour * self._plan.day.real(HOUR)
+        while (left := until - time.monotonic()) > 0:
+            self._note_settled(server)
+            time.sleep(min(left, 1.0))
+
+    def _note_settled(self, server: Server) -> list[str]:
+        client: Any = server.client
+        lanes = [lane.decode() for lane in client.smembers(KEYS.lanes)]
+        for lane in lanes:
+            self._settled |= {(lane, uid.decode()) for uid in client.zrange(KEYS.settled(lane), 0, -1)}
+        return lanes
 
     def _mend(self, api: Simulator, age: float) -> None:
         """End what is stuck at the API for so long, as its own people would."""
@@ -202,7 +215,9 @@ class Soak:
         """Let everything settle, then let everything that was kept for a while come to its end."""
         api.control.clear_faults()
         for hand in self._hands:
-            hand.join()
+            while hand.is_alive():
+                self._note_settled(server)
+                hand.join(1.0)
         stuck: list[str] = []
         patience = SETTLING_SECONDS + self._plan.day.real(3 * HOUR)
 
@@ -227,7 +242,7 @@ class Soak:
             strays=census.strays,
             members=census.members,
             data_bytes_before=before,
-            data_bytes_after=self._memory(server),
+            data_bytes_after=server.data_bytes(),
             temporary_files=[file.name for file in self._files() if TEMPORARY.fullmatch(file.name)],
             wanted=traffic.wanted,
             rows=rows,
@@ -248,22 +263,12 @@ class Soak:
 
     def _all_settled(self, server: Server) -> bool:
         client: Any = server.client
-        lanes = [lane.decode() for lane in client.smembers(KEYS.lanes)]
-        for lane in lanes:
-            self._settled |= {(lane, uid.decode()) for uid in client.zrange(KEYS.settled(lane), 0, -1)}
+        lanes = self._note_settled(server)
         streams = list(client.scan_iter(match="batchmill:{*}:prompts", _type="STREAM"))
         return not any(client.zcard(KEYS.due(lane)) for lane in lanes) and not any(map(client.xlen, streams))
 
     def _keys(self, server: Server) -> set[str]:
         return {key.decode() for key in server.client.scan_iter(count=1000)}
-
-    def _memory(self, server: Server) -> int:
-        """Return what Redis holds once its own bookkeeping has come to rest: the least of some looks."""
-        looks = []
-        for _ in range(10):
-            looks.append(server.data_bytes())
-            time.sleep(0.3)
-        return min(looks)
 
     def _rows(self) -> tuple[Counter[str], Counter[str], list[str]]:
         """Read all result files: rows by prompt, answers that succeeded by custom_id, and the batches of the files."""

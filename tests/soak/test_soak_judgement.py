@@ -109,7 +109,7 @@ BAD_ENDS = {
     "keys": ({"batchmill:lanes", "batchmill:{x}:due"}, "batchmill:{x}:due is still there"),
     "strays": (["knock 1 will never be fetched"], "knock 1"),
     "members": ({"fences": 1}, "1 of fences are left"),
-    "data_bytes_after": (300_000, "0.200 MB of data more"),
+    "data_bytes_after": (130_000, "30000 bytes more"),
     "temporary_files": ([".u1.0.tmp"], ".u1.0.tmp was left behind"),
     "wanted": (Counter(p1=1, p2=2, p3=1), "1 rows are missing: p3"),
     "rows": (Counter(p1=2, p2=2), "1 rows too many: p1"),
