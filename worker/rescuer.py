@@ -156,6 +156,8 @@ class Rescuer:
         ]
         self._ledger.deployment.strike_lanes(gone)
         for lane in gone:
+            self._heads.pop(lane, None)
+            self._deleted.pop(lane, None)
             self._telemetry.lane_ended(lane)
 
     def _any_in_doubt(self, lanes: Sequence[str]) -> bool:
