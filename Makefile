@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+SEEDS ?= 1000
 
 BIN := .venv/bin
 SYSTEM_UV := $(shell command -v uv 2>/dev/null)
@@ -28,7 +29,7 @@ unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 .PHONY: help demo test check lint types floors size bench simulate torture soak lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  Arguments for demo, test, bench and torture go into ARGS: make demo ARGS="--count 500"'
 
 demo: .venv/run.stamp  ## see it work on this machine, without a key or a Redis
@@ -56,6 +57,9 @@ size: .venv/dev.stamp
 
 bench: .venv/dev.stamp  ## measure, where there is something to measure
 	@if [ -d benchmarks ]; then $(BIN)/python -m benchmarks $(ARGS); else echo "There are no benchmarks yet."; fi
+
+simulate: .venv/dev.stamp  ## live through SEEDS worlds in which everything fails, each repeatable: SEEDS=10000
+	@$(BIN)/python tests/simulation/simulate.py --seeds $(SEEDS) $(ARGS)
 
 torture: .venv/dev.stamp  ## kill, freeze and cut off everything, and count: ARGS="--kills 1000 --prompts 50000 --minutes 50"
 	@$(BIN)/python tests/torture/run.py $(ARGS)

@@ -74,6 +74,7 @@ class KnockBroker(RedisBroker):
             heartbeat_timeout=HEARTBEAT_MS,
             maintenance_chance=0,
         )
+        self._fetched: dict[str, set[bytes]] = {}
         source = (files("dramatiq.brokers") / "redis" / "dispatch.lua").read_text("utf-8")
         self.scripts["dispatch"] = client.register_script("#!lua flags=allow-oom\n" + source)
 
@@ -104,11 +105,26 @@ class KnockBroker(RedisBroker):
             raise ConnectionClosed(error) from None
 
     def tidy(self) -> int:
-        """Forget workers that have not been heard of for two minutes and what they had fetched; returns how many."""
+        """Forget workers that have not been heard of for two minutes and what they had fetched; returns how many.
+
+        Also what this process fetched before the last time and never acknowledged: one of the replies was lost.
+        """
         try:
+            self._forget_lost()
             return self._tidy()
         except _TROUBLE as error:
             raise ConnectionClosed(error) from None
+
+    def _forget_lost(self) -> None:
+        """Forget our own old knocks; one that is still being followed needs its record no more than a lost one."""
+        for queue in self.queues:
+            acks = f"{self.namespace}:__acks__.{self.broker_id}.{queue}"
+            fetched: Any = self.client.smembers(acks)
+            lost = fetched & self._fetched.get(queue, set())
+            if lost:
+                self.client.hdel(f"{self.namespace}:{queue}.msgs", *lost)
+                self.client.srem(acks, *lost)
+            self._fetched[queue] = fetched - lost
 
     def _tidy(self) -> int:
         heartbeats = f"{self.namespace}:__heartbeats__"

@@ -215,8 +215,8 @@ class Daemon:
         return CHECK_SECONDS
 
     def _prepare_metrics(self) -> None:
-        with self._preparing:
-            lanes = {*self._app.config.lanes, *self._app.ledger.deployment.lanes()}
+        lanes = {*self._app.config.lanes, *self._app.ledger.deployment.lanes()}
+        with self._preparing:  # not around the look at Redis: whoever else wants to tell would wait for it
             if lanes != self._prepared:
                 self._app.telemetry.forget(self._prepared - lanes)
                 self._app.telemetry.prepare(lanes, self._app.config.sinks)

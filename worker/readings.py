@@ -70,6 +70,7 @@ class Reading:
         self.tallies: dict[str, Tally] = {}
         self.waits = array("d")
         self._lines = 0
+        self._untorn: bool | None = None
 
     def read_results(self, api: BatchesApi, write: Write) -> None:
         """Stream the remote batch's results. Raises ApiError's kinds and GarbledError; proves nothing by itself."""
@@ -96,6 +97,9 @@ class Reading:
         described = self._ledger.prompts.describe(self._batch.lane, [entry_id for entry_id, _ in ours])
         rows: list[bytes] = []
         for (entry_id, line), fields in zip(ours, described, strict=True):
+            if fields is None and self._is_untorn():
+                self.account.disclaim(entry_id)
+                continue
             known = fields or {}
             prompt = describe_prompt(entry_id, known, known.get(b"id", b"").decode() or entry_id)
             result = read_result(line.result)
@@ -107,6 +111,18 @@ class Reading:
             if ruling.fate != "retry":
                 rows.append(write_row(self._batch, prompt, line.custom_id, bytes(line.result), self._ended_at))
         return rows
+
+    def _is_untorn(self) -> bool:
+        """Whether all entries of the range are still there: then a line about one that is not is about none of them.
+
+        Had it counted, it would stand in for a line that is missing, and that prompt would be lost.
+        """
+        if self._untorn is None:
+            self._untorn = (
+                self._batch.state is State.ENDED
+                and sum(1 for _ in self._ledger.prompts.entries(self._batch)) == self._batch.entries
+            )
+        return self._untorn
 
     def _enter(self, entry_id: str, ruling: Ruling, result: Result, prompt: Prompt) -> None:
         known = result.type in _RESULT_TYPES

@@ -70,7 +70,9 @@ class Refusals:
 
     def split(self, batch: Batch, fence: str, head_count: int, *, probe: bool) -> None:
         """Cut a sealed batch behind its first `head_count` prompts."""
-        requests = ((entry_id, size) for entry_id, size in self._requests(batch))
+        requests = self._as_sealed(batch, fence)
+        if requests is None:
+            return
         parts = cut_in_two(requests, head_count)
         tail_uid = spell_uid(batch.lane, self._clock.random_bytes(UID_BYTES))
         delay = self._parking.pause() if probe else 0.0
@@ -101,8 +103,10 @@ class Refusals:
         return accepted_at is not None and self._ledger.store.now() - float(accepted_at) < TRUST_SECONDS
 
     def _eject(self, batch: Batch, fence: str, index: int) -> None:
-        usable = [(entry_id, size) for entry_id, size in self._requests(batch) if size is not None]
-        entry_id, size = usable[index]
+        requests = self._as_sealed(batch, fence)
+        if requests is None:
+            return
+        entry_id, size = [(entry_id, size) for entry_id, size in requests if size is not None][index]
         nbytes = batch.bytes - size - (1 if batch.count > 1 else 0)
         self._ledger.batches.eject(batch, entry_id, Flaw.REFUSED, nbytes, fence=fence)
 
@@ -124,6 +128,17 @@ class Refusals:
         missed = str(batch.misses if misses is None else misses)
         failed = str(batch.failures + 1)
         self._ledger.batches.advance(batch, None, fence=fence, delay=delay, failures=failed, misses=missed)
+
+    def _as_sealed(self, batch: Batch, fence: str) -> list[tuple[str, int | None]] | None:
+        """Return the range as the record has it; None where it is no longer so.
+
+        A process that was frozen finds its batch posted, even settled, by another: it has nothing more to decide.
+        """
+        requests = list(self._requests(batch))
+        if len(requests) != batch.entries:
+            self.mend(batch, fence)
+            return None
+        return requests if sum(size is not None for _, size in requests) == batch.count else None
 
     def _requests(self, batch: Batch) -> Iterator[tuple[str, int | None]]:
         unusable = self._ledger.prompts.unusable(batch)

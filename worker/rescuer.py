@@ -9,6 +9,7 @@ from worker.core.model import State
 from worker.ledger.barrier_in_force import BarrierInForce
 from worker.ledger.deployment import Origin
 from worker.ledger.fitness import weaknesses
+from worker.ledger.lanes import Past
 from worker.ledger.ledger import Ledger
 from worker.telemetry import Telemetry
 
@@ -46,6 +47,7 @@ class Rescuer:
         self._weak: set[str] = set()
         self._heads: dict[str, str | None] = {}
         self._deleted: dict[str, str] = {}
+        self._life_began = 0.0
         self._housekeeping_at = 0.0
         self._waiting_at = 0.0
 
@@ -54,9 +56,9 @@ class Rescuer:
         incarnation = self._ledger.deployment.incarnation()
         origin = self._ledger.deployment.origin()
         if origin.id != self._deployment:
-            self._claim_what_is_ours(origin)
+            self._claim_what_is_ours(origin, incarnation)
         if incarnation != self._incarnation:
-            self._register()
+            self._register(incarnation)
         if incarnation != self._incarnation or self._barrier.doubtful:
             self._look_at_server()
             self._incarnation = incarnation
@@ -73,15 +75,17 @@ class Rescuer:
             self._keep_house()
         return self._config.tick * LOOK_TICKS
 
-    def _claim_what_is_ours(self, origin: Origin) -> None:
+    def _claim_what_is_ours(self, origin: Origin, incarnation: str) -> None:
         """Write our id again should Redis have come back empty, or have been emptied: results of ours stay ours."""
         if origin.id is None and self._ledger.deployment.reclaim(self._deployment):
             self._telemetry.redis_emptied(self._deployment)
-        if self._ledger.deployment.enter(self._deployment) != self._deployment:
-            raise ForeignDeploymentError
-        self._register()
+        self._register(incarnation)
 
-    def _register(self) -> None:
+    def _register(self, incarnation: str) -> None:
+        found = self._ledger.deployment.enter(self._deployment, life_at=self._ledger.store.now())
+        if found != self._deployment:
+            raise ForeignDeploymentError
+        self._life_began = self._ledger.deployment.life_began(incarnation)
         intake = self._config.intake
         told = {"dedupe_ttl": str(int(intake.dedupe_ttl)), "intake_max_bytes": str(intake.max_bytes)}
         self._ledger.deployment.note(**told)
@@ -106,22 +110,33 @@ class Rescuer:
             return  # what one replica posted without a barrier stays in need of recovery, whatever the others have
         if past.incarnation is None:
             self._remember(lane)
-            # no record is no proof of a new lane where the record itself may have been forgotten
-            sure = self._barrier.kind != "none" or not self._ledger.lanes.may_be_older(lane)
-        else:
-            sure = past.incarnation == incarnation or past.barrier != "none"
-        if sure and not (past.incarnation and self._ledger.store.facts().was_replica):
+        if self._is_sure(lane, past, incarnation):
             self._ledger.lanes.recovered(lane, incarnation, self._barrier.kind)
             if past.incarnation not in (None, incarnation):
                 self._telemetry.recovery_finished(lane, 0.0)
             return
-        if past.recovering_since is None:
-            self._ledger.lanes.begin_recovery(lane)
+        if past.recovering_since is None or past.recovering_in != incarnation:
+            # a second restart may bring back the date of the first one's recovery: what was posted between, it missed
+            self._ledger.lanes.begin_recovery(lane, incarnation)
             self._telemetry.recovery_started(lane)
             return
         if self._recover_by_token(lane):
             self._ledger.lanes.recovered(lane, incarnation, self._barrier.kind)
             self._telemetry.recovery_finished(lane, self._ledger.store.now() - past.recovering_since)
+
+    def _is_sure(self, lane: str, past: Past, incarnation: str) -> bool:
+        """Whether nothing that the API may know of can have been forgotten.
+
+        A lane without a past is a new one only if no prompt of it is older than this life of the server: otherwise it
+        may be its past that was forgotten.
+        """
+        if past.incarnation is None:
+            if not self._ledger.lanes.has_older(lane, self._life_began):
+                return True
+            kept = self._barrier.kind != "none"
+        else:
+            kept = past.incarnation == incarnation or past.barrier != "none"
+        return kept and not self._ledger.store.facts().was_replica
 
     def _tidy_lanes(self) -> None:
         """Let go of what is too old in every lane, and of lanes that nobody configured and nothing is left of."""

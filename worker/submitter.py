@@ -166,6 +166,9 @@ class Submitter:
             self._post(batch, claim, lease)
 
     def _skip(self, batch: Batch, claim: Claim) -> None:
+        # nothing is posted, so no intent has brought the seal onto the disk: forgotten, its prompts would be sealed
+        # again as another batch, and have a second row each
+        self._ledger.deployment.sync(self._barrier.durably, at=self._clock.now())
         attempts = self._config.lane(batch.lane).max_attempts
         answer = self._ledger.batches.end(batch, Event.SKIP, fence=claim.fence, ended_at=None, max_attempts=attempts)
         if answer == "OK":
@@ -218,7 +221,7 @@ class Submitter:
         except IntentRefusedError:
             self._give_back(batch, claim)
         except InDoubt as error:
-            self._doubt(posted, error)
+            self._doubt(posted, intent.name, error)
         except (NotSent, Refused) as error:
             self._give_up(self._withdraw(posted, intent.name) if intent.asked else batch, claim, error)
         except (LedgerUnavailableError, LedgerFullError, LedgerRefusedError):
@@ -267,7 +270,15 @@ class Submitter:
         self._refusals.note_accepted()
         self._parking.accepted(posted)
 
-    def _doubt(self, posted: Batch, error: InDoubt) -> None:
+    def _doubt(self, posted: Batch, intent: str, error: InDoubt) -> None:
+        """Date the doubt about this very intent.
+
+        After a restart of Redis that forgot it, the same attempt may be another process's: an overloaded answer to
+        ours says nothing about theirs, and would shorten its horizon.
+        """
+        recorded = self._ledger.batches.get(posted.lane, posted.uid)
+        if recorded is None or recorded.intent != intent:
+            return
         self._telemetry.submission_in_doubt(posted, error.doubt)
         self._ledger.batches.advance(
             posted,

@@ -41,6 +41,12 @@ def test_any_lines_come_back_as_they_were(lines: list[bytes], cuts: list[int]) -
     assert list(split_lines(chunks(raw, [min(cut, len(raw)) for cut in cuts]))) == lines
 
 
+@pytest.mark.parametrize("last", [b"1e400", b'{"a":1e400}', b"9" * 5000])
+def test_a_last_line_is_whole_when_its_brackets_are(last: bytes) -> None:
+    """Without a newline behind it as with one: what numbers it may hold is not for the splitter to judge."""
+    assert list(split_lines([b"1\n" + last])) == list(split_lines([b"1\n" + last + b"\n"]))
+
+
 @pytest.mark.parametrize("cut", range(len(BODY)))
 def test_a_stream_cut_within_a_line_is_truncated(cut: int) -> None:
     """A cut at a line's end cannot be seen here and leaves whole lines only; any other cut is told."""

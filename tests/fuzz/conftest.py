@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give a run that was asked to be long the time for it."""
     for item in items:
         if "tests/fuzz" in item.path.as_posix() and fuzzing.asked():
-            item.add_marker(pytest.mark.timeout(3600))
+            item.add_marker(pytest.mark.timeout(7200), append=False)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 from fuzzing import chance, many
@@ -10,8 +11,11 @@ from hostile_results import believe, cut, line, spelled, spoil
 from mill import Mill
 
 from worker import drainer
+from worker.batches_api import Truncated
 from worker.batches_api.lines import split_lines
 from worker.core.model import State
+from worker.core.rulings import UnreadableLineError, read_line
+from worker.readings import MOST_MODELS
 from worker.simulator import Simulator
 
 PER_BATCH = 25
@@ -30,6 +34,30 @@ def rewrite_results(mill: Mill, luck: random.Random, rewrite: Rewrite) -> None:
         yield split_lines(cut(luck, stream))
 
     mill.app.api.results = rewritten  # type: ignore[method-assign]
+
+
+def test_thousands_of_streams_are_believed_as_by_others() -> None:
+    """The same, quickly: line by line, without a ledger."""
+    luck = chance()
+    names = {f"pbvrrv_4bgpw4vxmdz6hdtz_01_1795621797017-{number}" for number in range(PER_BATCH)}
+    good = [line(name, b'{"type":"succeeded","message":{"model":"m","usage":{"input_tokens":1}}}') for name in names]
+    believed = 0
+    for _ in range(many(5000) // PER_BATCH * 5):
+        stream = spoil(luck, good)
+        expected = believe(stream, names)
+        found = read_stream(cut(luck, stream), names)
+        assert (found is None) == (expected is None), stream
+        believed += found is not None
+    assert believed
+
+
+def read_stream(pieces: Iterable[bytes], names: set[str]) -> set[str] | None:
+    """Return the names of the lines in a stream, None where batchmill would not believe it."""
+    try:
+        found = {read_line(raw).custom_id for raw in split_lines(pieces)}
+    except (Truncated, UnreadableLineError):
+        return None
+    return found if names <= found else None
 
 
 @pytest.mark.slow
@@ -108,6 +136,37 @@ def test_results_that_never_get_right_are_for_a_human(
     assert len(mill.bodies) == 1
 
 
+def test_a_line_about_a_prompt_that_never_was_stands_in_for_none(
+    connect: Callable[..., Mill], simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id lies within the range and is no entry's: with it the count is right, and a prompt would be lost."""
+    monkeypatch.setattr(drainer, "PATIENCE", 3)
+    mill = connect(simulator.url, lanes__default__max_age="1h")
+    for entry_id in ("1000-0", "1000-5", "1000-9"):
+        mill.redis.execute_command("XADD", "batchmill:{default}:prompts", entry_id, "params", PARAMS)
+    mill.app.ledger.deployment.register_lanes(["default"])
+    rewrite_results(mill, chance(), lambda lines: b"\n".join(lines).replace(b"_1000-5", b"_1000-7"))
+    mill.drive(lambda: any(batch.state is State.HELD for batch in mill.batches()))
+    assert mill.lines() == []
+    assert mill.app.ledger.lanes.length("default") == 3
+
+
+def test_the_result_of_an_entry_that_somebody_deleted_is_delivered(
+    connect: Callable[..., Mill], simulator: Simulator
+) -> None:
+    """It was paid for; what the entry said beside its params is lost, not the answer."""
+    mill = connect(simulator.url)
+
+    def rewrite(lines: list[bytes]) -> bytes:
+        mill.redis.xdel("batchmill:{default}:prompts", ids[1])
+        return b"\n".join(lines)
+
+    rewrite_results(mill, chance(), rewrite)
+    ids = mill.add([[(b"params", PARAMS), (b"id", b"mine")]] * 3)
+    mill.drive(mill.idle)
+    assert sorted(row["id"] for row in mill.rows()) == [ids[1], "mine", "mine"]
+
+
 def test_results_that_get_right_in_time_are_delivered(connect: Callable[..., Mill], simulator: Simulator) -> None:
     """However a reading ended, the next one starts afresh."""
     mill = connect(simulator.url)
@@ -119,7 +178,7 @@ def test_results_that_get_right_in_time_are_delivered(connect: Callable[..., Mil
 
 
 def test_tokens_and_models_of_a_mad_api_are_counted_within_reason(
-    connect: Callable[..., Mill], simulator: Simulator
+    connect: Callable[..., Mill], simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No number stops the telling of a settled batch, and no flood of names fills the memory."""
     mill = connect(simulator.url)
@@ -138,9 +197,18 @@ def test_tokens_and_models_of_a_mad_api_are_counted_within_reason(
         )
 
     rewrite_results(mill, chance(), rewrite)
+    told: list[str] = []
+    usage = mill.app.telemetry.usage
+
+    def listen(lane: str, model: str, **counts: Any) -> None:
+        told.append(model)
+        usage(lane, model, **counts)
+
+    monkeypatch.setattr(mill.app.telemetry, "usage", listen)
     mill.add([[(b"params", PARAMS)]] * (4 + len(names)))
     mill.drive(mill.idle)
     assert mill.metric("batchmill_prompts_settled_total", lane="default", result="succeeded") == 4 + len(names)
     tokens = {"lane": "default", "kind": "input"}
     assert mill.metric("batchmill_tokens_total", model="claude-haiku-4-5", **tokens) == 2**53
     assert mill.metric("batchmill_tokens_total", model="other", **tokens) > 100
+    assert len(told) <= MOST_MODELS + 1

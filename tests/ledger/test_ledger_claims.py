@@ -25,6 +25,14 @@ def test_a_fence_only_grows(rig: Rig) -> None:
     assert rig.ledger.batches.renew(Claim(LANE, "uid1", str(fences[-1]), State.SEALED), 60.0)
 
 
+def test_a_fence_is_not_given_out_again_by_a_server_that_forgot_it(rig: Rig) -> None:
+    """It is no smaller than the time: a decision of before the restart cannot be taken for one of now."""
+    rig.sealed(1)
+    rig.store.write("hset", rig.keys.fences(LANE), "uid1", "1")
+    now = rig.store.now()
+    assert int(rig.claim().fence) >= int(now * 1000)
+
+
 def test_what_is_not_due_is_not_claimed(rig: Rig) -> None:
     """An instant in the future, or a human's decision, is waited for."""
     rig.sealed(1, "uid1")

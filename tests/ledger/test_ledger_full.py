@@ -103,7 +103,7 @@ MARKS: dict[str, Callable[[Rig], object]] = {
     "park": lambda rig: rig.ledger.lanes.park(LANE, "billing", 0.0),
     "probe": lambda rig: rig.ledger.lanes.may_probe(LANE, 60.0),
     "flush": lambda rig: rig.ledger.lanes.flush(LANE),
-    "recovery": lambda rig: rig.ledger.lanes.begin_recovery(LANE),
+    "recovery": lambda rig: rig.ledger.lanes.begin_recovery(LANE, "life"),
     "recovered": lambda rig: rig.recover(),
     "enter": lambda rig: rig.ledger.deployment.enter("abc234"),
     "note": lambda rig: rig.ledger.deployment.note(workspace_id="x"),

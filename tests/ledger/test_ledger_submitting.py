@@ -186,6 +186,7 @@ def adopt(rig: Rig, remote_id: str = "msgbatch_1", *, alone: bool, fence: str | 
 def test_an_adopted_batch_goes_on_as_if_it_had_been_answered(rig: Rig, *, alone: bool) -> None:
     """Its id, its owner's mark, no reservation any more, due at once."""
     rig.submitting()
+    Rig(rig.ledger, lane="another").recover()
     claim = rig.claim()
     assert adopt(rig, alone=alone, fence=claim.fence) == "OK"
     assert not rig.ledger.batches.renew(claim, 60.0)
@@ -201,6 +202,7 @@ def test_an_adopted_batch_goes_on_as_if_it_had_been_answered(rig: Rig, *, alone:
 def test_a_count_that_two_unposted_batches_share_proves_nothing(rig: Rig, other_lane: str) -> None:
     """Either could have made it, in whatever lane; a token still proves it."""
     rig.submitting(count=3)
+    Rig(rig.ledger, lane="another").recover()
     other = Rig(rig.ledger, lane=other_lane)
     other.recover()
     other.sealed(3, "uid2")
@@ -255,6 +257,18 @@ def test_an_adoption_waits_for_recovery(rig: Rig) -> None:
     before = dump(rig.store)
     assert adopt(rig, alone=True, fence=fence) == "RECOVER"
     assert dump(rig.store) == before
+
+
+def test_a_count_proves_nothing_while_another_lane_is_not_recovered(rig: Rig) -> None:
+    """What that lane has forgotten may have made the remote batch, and is in no set; a token still proves it."""
+    rig.submitting()
+    Rig(rig.ledger, lane="another").recover()
+    rig.store.write("hset", rig.keys.lane("another"), "incarnation", "another life")
+    fence = rig.claim().fence
+    before = dump(rig.store)
+    assert adopt(rig, alone=True, fence=fence) == "RECOVER"
+    assert dump(rig.store) == before
+    assert adopt(rig, alone=False, fence=fence) == "OK"
 
 
 def test_a_remote_batch_that_was_not_ours_is_given_back(rig: Rig) -> None:

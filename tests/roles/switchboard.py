@@ -139,7 +139,7 @@ class Pair:
         def same() -> bool:
             link = self.replica.client.info("replication")
             offset = self.master.client.info("replication")["master_repl_offset"]
-            return link.get("master_link_status") == "up" and link.get("slave_repl_offset") == offset
+            return bool(link.get("master_link_status") == "up" and link.get("slave_repl_offset") == offset)
 
         wait_until(same, description="the replica is in step")
 

@@ -74,6 +74,27 @@ def test_a_late_process_takes_back_no_intent_but_its_own(bench: Bench, monkeypat
     assert len(remote_ids(bench)) == 1
 
 
+def test_an_overloaded_answer_shortens_the_doubt_about_its_own_intent_only(bench: Bench) -> None:
+    """After a restart that forgot it, the attempt of that number is another process's, and may be on its way."""
+    enqueue(bench, 3)
+    app = bench.start(submit__horizon="1h")
+    bench.simulator.control.inject({"kind": "status", "on": "create", "status": 529})
+    assert app.api is not None
+    create = app.api.create
+
+    def forgotten_meanwhile(*args: Any, **named: Any) -> Any:
+        try:
+            return create(*args, **named)
+        finally:
+            record(bench, batches(app)[0].uid, intent="anothers")
+
+    app.api.create = forgotten_meanwhile  # type: ignore[method-assign]
+    bench.drive(app, lambda: posts(bench))
+    turns(app, 5)
+    [batch] = batches(app)
+    assert (batch.state, batch.doubt) == (State.SUBMITTING, "lost")
+
+
 def test_the_hundredth_attempt_is_sent_like_any_other(bench: Bench) -> None:
     """Every refusal is an attempt: two hours of 429 must not end a batch for ever."""
     names = enqueue(bench, 2)

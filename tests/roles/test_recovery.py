@@ -376,28 +376,55 @@ def test_a_recovery_that_another_replica_overtakes_opens_nothing_by_itself(
     assert sizes(bench) == [3, 2]
 
 
-def test_a_lane_of_which_redis_remembers_only_the_prompts_is_read_back_as_well(forgetful: Mortal) -> None:
-    """Nothing says that anybody ever looked at it, but its prompts are older than the server's present life."""
+def test_a_lane_whose_past_was_forgotten_is_not_taken_for_a_new_one(forgetful: Mortal) -> None:
+    """The last snapshot has its prompts, but is older than the lane's first look: they may have been posted since."""
     bench = forgetful.bench
     settle_later(bench)
     app = bench.start()
-    names = enqueue(bench, 3, lane="late")
+    names = enqueue(bench, 3, lane="alpha")
     forgetful.snapshot()
-    app.ledger.deployment.register_lanes(["late"])
-    bench.drive(app, lambda: sizes(bench) == [3])
+    app.ledger.deployment.register_lanes(["alpha"])
+    bench.drive(app, lambda: len(sizes(bench)) == 1)
     app.close()
     forgetful.dies_and_comes_back()
     successor = bench.start()
-    successor.ledger.deployment.register_lanes(["late"])
+    turns(successor, 5)
     bench.simulator.control.end()
     ends_right(bench, successor, names)
     assert sizes(bench) == [3]
 
 
-def test_a_lane_whose_prompts_came_in_this_life_is_new(forgetful: Mortal) -> None:
-    """There is nothing of it that could have been forgotten: it waits for no horizon."""
+def test_a_new_lane_after_a_restart_need_not_be_recovered(forgetful: Mortal) -> None:
+    """Prompts that came in this life of the server cannot have been posted in another."""
     bench = forgetful.bench
-    names = enqueue(bench, 3, lane="new")
-    app = bench.start(submit__horizon="24h")
-    app.ledger.deployment.register_lanes(["new"])
-    ends_right(bench, app, names)
+    app = bench.start(submit__horizon="1h")
+    forgetful.snapshot()
+    app.close()
+    forgetful.dies_and_comes_back()
+    successor = bench.start(submit__horizon="1h")
+    turn(successor)
+    enqueue(bench, 3, lane="alpha")
+    successor.ledger.deployment.register_lanes(["alpha"])
+    bench.drive(successor, lambda: sizes(bench) == [3])
+
+
+def test_a_second_restart_begins_its_own_recovery(forgetful: Mortal) -> None:
+    """The snapshot has the date of the first one's: what was posted between the two would not be waited for."""
+    bench = forgetful.bench
+    bench.start(submit__horizon="1500ms").close()
+    forgetful.snapshot()
+    forgetful.dies_and_comes_back()
+    app = bench.start()
+    assert recovering(bench)
+    names = enqueue(bench, 3)
+    forgetful.snapshot()
+    bench.simulator.control.inject({"kind": "late_commit", "on": "create", "seconds": 300})
+    bench.drive(app, lambda: bool(posts(bench)))
+    app.close()
+    forgetful.dies_and_comes_back()
+    successor = bench.start()
+    turns(successor, 5)
+    assert recovering(bench)
+    bench.simulator.control.advance(300)
+    ends_right(bench, successor, names)
+    assert sizes(bench) == [3]

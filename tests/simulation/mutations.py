@@ -12,7 +12,7 @@ from typing import Any
 import connection
 import server
 
-from worker import drainer, reconciler, recovery, submitter
+from worker import drainer, reconciler, submitter
 from worker.batches_api import (
     ApiError,
     BatchesApi,
@@ -31,8 +31,10 @@ from worker.core.account import Account
 from worker.core.lifecycle import Event
 from worker.ledger.barrier import WaitAofBarrier
 from worker.ledger.batches import NEVER, Batches
+from worker.ledger.lanes import Lanes
 from worker.ledger.scripts import Script
 from worker.readings import first_token
+from worker.recovery import strays
 
 Exchange = tuple[Any, str, Any]
 
@@ -73,7 +75,7 @@ class Mutation:
         return rewritten
 
 
-def _post_blindly(self: Any, posted: Any, _error: Any) -> None:
+def _post_blindly(self: Any, posted: Any, *_others: Any) -> None:
     self._ledger.batches.advance(posted, Event.REFUSE, delay=1.0, unposted=posted.count)
 
 
@@ -132,7 +134,7 @@ def _note_first(self: Any, batch: Any, claim: Any, opened: Any) -> None:
     opened.commit()
 
 
-def _any_intent_is_ours(self: Any, posted: Any, _intent: str) -> Any:
+def _any_intent_is_ours(self: Any, posted: Any, *_others: Any) -> Any:
     self._ledger.batches.advance(posted, Event.REFUSE, delay=None, unposted=posted.count)
     return replace(posted, state="sealed")
 
@@ -164,20 +166,12 @@ def _no_delivery_failed(self: Any, batch: Any, claim: Any, _deliveries: Any) -> 
         self._ledger.batches.advance(replace(batch, state="delivered"), None, fence=claim.fence)
 
 
-def _some_may_be_open(self: Any, since: float) -> Any:
-    listing = self._api.newer_than(None, not_before=since - 90_000)
+def _only_those_that_ended(self: Any, since: float) -> Any:
+    listing = self._api.newer_than(None, not_before=since - strays.OPEN_SECONDS)
     owned = self._ledger.batches.owners([one.id for one in listing.batches], self._ledger.deployment.lanes())
     ended = [one for one in listing.batches if one.status == "ended" and one.id not in owned]
     found = [(first_token(self._api, one.id), one) for one in ended]
     return [(token, one) for token, one in found if token is not None and token.deployment == self._deployment]
-
-
-_step = recovery.Recovery.step
-
-
-def _recover_at_once(self: Any, lane: str) -> bool:
-    since = self._ledger.lanes.past(lane).recovering_since
-    return since is not None and self._unknown(since) is not None and _step(self, lane) in (True, False)
 
 
 def _unreadable_is_no(self: Any, body: Any, *, before_last_byte: Callable[[], None]) -> Any:
@@ -254,5 +248,6 @@ MUTATIONS = (
         "a move compares neither state nor attempt",
         lua=[("advance", "held[1] ~= seen_state or held[2] ~= seen_attempt", "false")],
     ),
-    Mutation("recovery does not wait for open batches", [(recovery.Recovery, "_unknown", _some_may_be_open)]),
+    Mutation("a lane without a record is taken for a new one", [(Lanes, "has_older", lambda *_: False)]),
+    Mutation("recovery does not wait for open batches", [(strays.Strays, "look", _only_those_that_ended)]),
 )

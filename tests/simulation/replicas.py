@@ -29,6 +29,7 @@ from worker.core.model import Claim
 from worker.daemon import Daemon
 from worker.ledger import store
 from worker.ledger.lease import LeaseKeeper, Leases, LostLeaseError, StoppingError
+from worker.ledger.store import LedgerUnavailableError
 from worker.loops import Loop
 from worker.rescuer import ForeignDeploymentError
 from worker.telemetry import Telemetry
@@ -180,7 +181,7 @@ class Cluster:
         """Do what `batchmill run` does, up to the start of its threads. What it cannot start with ends it."""
         try:
             app = self._build()
-        except Exception as error:  # noqa: BLE001 - a start may fail while Redis is away; systemd tries again
+        except LedgerUnavailableError as error:  # a start may fail while Redis is away: systemd tries again
             self.world.tell(f"cannot start: {type(error).__name__}")
             self.world.kill(process)
             return
@@ -250,7 +251,7 @@ class Cluster:
 class _Connector:
     server: Server
 
-    def connect(self, _url: str, prefix: str) -> WorldStore:
+    def connect(self, _url: str, prefix: str, **_access: object) -> WorldStore:
         """Open a store of the process that asks."""
         return WorldStore(self.server, self.server.world.here(), prefix)
 

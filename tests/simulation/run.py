@@ -21,8 +21,8 @@ from world import EPOCH, Process, World
 from worker.config import Config, load_config
 
 IN_FLIGHT = "batchmill:in_flight"
-MAY_STAY = re.compile(r"batchmill:(deployment|lanes|waiting|\{\w+\}:(lane|prompts|dead))")
-"""Keys that live as long as their deployment or lane; everything else has an end of life."""
+MAY_STAY = re.compile(r"batchmill:(deployment|lanes|waiting|\{\w+\}:(lane|prompts|dead|settled))")
+"""Keys that live as long as their deployment or lane; everything else has an end of life of its own."""
 
 HORIZON = 300.0
 MOST_STEPS = 60_000

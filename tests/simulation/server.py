@@ -69,6 +69,7 @@ class Server:
         self.weather = weather
         self.appendonly = appendonly
         self.life = 0
+        self._began_at = world.now
         self.up = True
         self._lag = lag
         self._told = -1.0
@@ -76,6 +77,15 @@ class Server:
         self._save = client.register_script(_SAVE)
         client.flushall()
         self._tell_life()
+
+    def describe(self) -> dict[str, Any]:
+        """Say what INFO would."""
+        return {
+            "run_id": f"life{self.life}",
+            "uptime_in_seconds": int(self.world.now - self._began_at),
+            "aof_enabled": int(self.appendonly),
+            "rdb_last_load_keys_loaded": self.life,
+        }
 
     def sync(self) -> None:
         """Bring all that is held onto the disk."""
@@ -104,6 +114,7 @@ class Server:
 
         def back() -> None:
             self._save(args=[DISK, OURS])
+            self._began_at = self.world.now
             self._tell_life()
             self.up = True
             self.world.tell("Redis is back")
@@ -166,11 +177,13 @@ class WorldStore(Store):
         if command == "time":
             return self._reach(lambda: divmod(int(self._server.world.now * 1_000_000), 1_000_000))
         if command == "info":
-            return self._reach(lambda: {"run_id": f"life{self._server.life}"})
+            return self._reach(self._server.describe)
         return super().read(command, *args, **options)
 
     def write(self, command: str, *args: Any, on: Any = None, **options: Any) -> Any:  # noqa: ARG002 - its signature
         """Send a command; the one that waits for the disk is answered by the world's."""
+        if command == "info":
+            return self._reach(self._server.describe)
         if command == "execute_command" and args[0] == "WAITAOF":
 
             def sync() -> list[int]:

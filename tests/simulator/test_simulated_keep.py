@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from worker.cli.main import main
 from worker.simulator import Simulator
 
 KEY = "sk-ant-canary"
@@ -122,6 +123,20 @@ def test_no_key_is_written_down(simulate: Callable[..., Simulator], folder: Path
     text = (folder / "account.jsonl").read_text()
     assert "revoked" in text
     assert KEY not in text
+
+
+def test_the_command_says_what_is_wrong_with_what_was_kept(
+    simulate: Callable[..., Simulator], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1 while another process has it, 2 for what is no account, and for a body timeout that is none."""
+    simulator = simulate(keep=folder)
+    assert main(["simulate", "--port", "0", "--keep", str(folder)]) == 1
+    simulator.stop()
+    (folder / "account.jsonl").write_text("[]\n")
+    assert main(["simulate", "--port", "0", "--keep", str(folder)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert main(["simulate", "--port", "0", "--body-timeout", "0"]) == 2
+    assert "body_timeout" in capsys.readouterr().err
 
 
 def test_a_killed_process_forgets_no_batch(folder: Path, requests: Callable[..., Any]) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 # after the path, so that this checkout's code is measured and not an installed one
-from compressed_day import CompressedDay  # noqa: E402
-from fleet import SoakError  # noqa: E402
-from soak import HEAD, Plan, Soak  # noqa: E402
+from compressed_day import CompressedDay  # noqa: E402 - see above
+from fleet import SoakError  # noqa: E402 - see above
+from soak import HEAD, Plan, Soak  # noqa: E402 - see above
 
 
 def main() -> int:

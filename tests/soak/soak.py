@@ -213,7 +213,12 @@ class Soak:
         self._patiently(all_settled, "every prompt is settled", patience, stuck)
         patience = SETTLING_SECONDS + self._plan.day.real(2 * DEAD_RETENTION)
         permanent = permanent_keys()
-        self._patiently(lambda: self._keys(server) <= permanent, "only permanent keys are left", patience, stuck)
+
+        def all_ended() -> bool:
+            letters = [server.client.xlen(KEYS.dead(lane)) for lane in CONFIGURED]
+            return self._keys(server) <= permanent and not any(letters)
+
+        self._patiently(all_ended, "everything that was kept for a while has come to its end", patience, stuck)
         census = self._census(server)
         rows, succeeded, uids = self._rows()
         end = End(

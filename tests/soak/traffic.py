@@ -123,8 +123,7 @@ class Traffic:
         else:
             with self._client.pipeline(transaction=False) as pipe:
                 for fields in good:
-                    fields = self._spoiled(fields)  # noqa: PLW2901
-                    pipe.xadd(f"batchmill:{{{lane}}}:prompts", fields)
+                    pipe.xadd(f"batchmill:{{{lane}}}:prompts", self._spoiled(fields))
                 pipe.execute()
             self.wanted.update(fields["id"] for fields in good)
             self.told["plain"] += count

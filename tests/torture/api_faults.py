@@ -1,6 +1,6 @@
 """Every way the simulated API misbehaves, each bounded so that the documented assumptions hold.
 
-A create is decided and listed well within the horizon (A1, A2: at most 2 + 1.5 + 2 of 8 seconds), a refusal never
+A create is decided and listed well within the horizon (A1, A2: at most 2 + 1.5 + 2 of 10 seconds), a refusal never
 creates (A3), and no stranger deletes our batches (A5): those would have to end with a human.
 """
 

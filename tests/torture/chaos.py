@@ -37,7 +37,7 @@ POWER_CUTS = 0.6
 STRANGERS_LAST = 120.0
 """Seconds after which strangers delete a batch: by then nobody can still take it for one of ours."""
 
-LONG_FREEZE = (9.0, 14.0)
+LONG_FREEZE = (11.0, 16.0)
 """Longer than the horizon: whatever the frozen process was about to do is out of date when it wakes up."""
 
 

@@ -1,5 +1,7 @@
 import os
 import shutil
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -12,3 +14,17 @@ def needs_redis() -> None:
     if os.environ.get("CI"):
         pytest.fail("CI needs a redis-server on PATH")
     pytest.skip("no redis-server on PATH")
+
+
+@pytest.fixture
+def wait_until() -> Callable[[Callable[[], object], str], None]:
+    """Wait for a condition, up to ten seconds, and say which one never came."""
+
+    def wait(condition: Callable[[], object], description: str) -> None:
+        end = time.monotonic() + 10
+        while not condition():
+            if time.monotonic() > end:
+                pytest.fail(f"never happened: {description}")
+            time.sleep(0.005)
+
+    return wait

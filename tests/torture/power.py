@@ -43,7 +43,7 @@ class AppendOnlyFile:
         if not old:
             return 0  # it is too young to know
         synced = [self._synced[1]] if self._synced is not None and self._synced[0] == file else []
-        kept = max(old[-1], *synced)
+        kept = max([old[-1], *synced])
         if chance.random() < 0.5:
             kept = chance.randint(kept, size)
         with file.open("r+b") as opened:

@@ -120,6 +120,7 @@ class RedisProcess:
         self.path = str(directory / "redis.sock")
         self._words = [program, "--port", "0", "--unixsocket", self.path, "--dir", str(directory), "--save", ""]
         self._words += ["--appendonly", "yes", "--appendfsync", "everysec", "--logfile", str(directory / "redis.log")]
+        self._words += ["--auto-aof-rewrite-min-size", "16mb"]  # rewritten often, like that of a busy server
         self._running: subprocess.Popen[bytes] | None = None
         self.process: Process | None = None
 

@@ -48,11 +48,11 @@ class Prompt:
         return zlib.crc32(self.params.encode())
 
 
-def write(number: int, chance: random.Random) -> Prompt:
-    """Make up a prompt."""
+def write(number: int, chance: random.Random, lane: str | None = None) -> Prompt:
+    """Make up a prompt, for any lane if none is given."""
     text = f"prompt {number}: {FILLER * chance.randrange(1, 12)}"
     params = {"model": "claude-haiku-4-5", "max_tokens": MARK + number, "messages": [{"role": "user", "content": text}]}
-    return Prompt(number, chance.choice(LANES), json.dumps(params))
+    return Prompt(number, lane or chance.choice(LANES), json.dumps(params))
 
 
 class Producers:
@@ -71,6 +71,7 @@ class Producers:
         self._scripted: deque[tuple[float, Prompt]] = deque()
         self._plain: deque[tuple[float, str, Prompt]] = deque()
         self._unsure: list[Prompt] = []
+        self._lanes: tuple[str | None, ...] = (None,)
         self._stop = threading.Event()
         url = f"redis://127.0.0.1:{stage.redis_doors['producer'].port}/0"
         self._clients = {lane: Producer(url, lane) for lane in LANES}
@@ -87,7 +88,8 @@ class Producers:
         return len(self.asked) >= self._total and not self._again and not self._unsure
 
     def allow_more(self, more: int = 3 * len(LANES)) -> None:
-        """Let so many prompts in on top, one after the other over all lanes."""
+        """Let so many prompts in on top, as many into each lane."""
+        self._lanes = LANES
         self._total += more
         self._wanted = lambda: self._total
 
@@ -137,7 +139,9 @@ class Producers:
             return False
         first = len(self.asked) + len(self._unsure)
         many = min(room, self._chance.randrange(1, 60))
-        prompts = [write(first + more, self._chance) for more in range(many)]
+        prompts = [
+            write(number, self._chance, self._lanes[number % len(self._lanes)]) for number in range(first, first + many)
+        ]
         if self._chance.random() < 0.35:
             self._plainly(prompts)
         else:

@@ -140,8 +140,8 @@ class Link:
                 self._tell(moments, BEFORE)
                 if moments and self._chance.random() < self._door.weather.swallow:
                     self._swallowing = True
+                self._unanswered += moments  # at once: the answer may come while the last crumb is on its way
                 await self._carry(piece, far)
-                self._unanswered += moments
 
     async def carry_replies(self, far_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass back what the server answers, until somebody ends it."""

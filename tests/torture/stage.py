@@ -23,7 +23,7 @@ from weather import CALM, DARK, Weather
 ROOT = Path(__file__).parents[2]
 KEY = "sk-ant-torture"
 LANES = ("default", "bulk", "night-shift")
-HORIZON = 8.0
+HORIZON = 10.0
 """Seconds. Whatever delays a create or hides a batch stays well below it, as assumptions A1 and A2 ask."""
 
 LEASE = 2.0
@@ -41,7 +41,7 @@ SETTINGS = {
     "poll.delete_when_settled": "true",
     "submit.timeout": "2s",
     "submit.horizon": f"{HORIZON}s",
-    "submit.overload_horizon": "4s",
+    "submit.overload_horizon": "5s",
     "submit.reconcile_interval": "400ms",
     "park.probe": "500ms",
 }

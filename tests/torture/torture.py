@@ -8,6 +8,7 @@ Exit status 0 only if nothing was lost, doubled, paid twice, stuck or left over.
 import argparse
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -165,6 +166,8 @@ def _print(lines: list[str]) -> None:
 def main() -> int:
     """Run the plan of the command line; returns the exit status."""
     plan = parse()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that nothing it started is left behind
     again = (
         f"python tests/torture/run.py --prompts {plan.prompts} --kills {plan.kills} --minutes {plan.minutes:g} "
         f"--seed {plan.seed} --workspace {plan.workspace} --daemons {plan.daemons}"

@@ -43,6 +43,6 @@ def split_lines(chunks: Iterable[bytes], *, longest: int = LONGEST_LINE) -> Iter
 
 def _require_whole(line: bytes) -> None:
     try:
-        msgspec.json.decode(line)
+        msgspec.json.decode(line, type=msgspec.Raw)
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise Truncated(Complaint("results end within a line")) from None

@@ -10,6 +10,8 @@ from worker.batches_api.errors import Complaint, Unavailable
 from worker.core.model import RemoteBatch
 
 PAGE_SIZE = 1000
+MOST_PAGES = 300
+"""An API that always has one more page of batches nobody knew is not followed for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ def walk_down(pages: Pages, not_before: float) -> Listing:
 def _edge(found: list[Listing], end: int) -> str:
     """Return the cursor of the next page. Raises Unavailable if it would lead to where the walk has been before."""
     *earlier, last = found
+    if len(found) >= MOST_PAGES:
+        raise Unavailable(Complaint("list without end"))
     if not last.batches or any(last.batches[end].id == batch.id for page in earlier for batch in page.batches):
         raise Unavailable(Complaint("list does not advance"))
     return last.batches[end].id

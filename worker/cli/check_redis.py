@@ -11,6 +11,7 @@ from worker.clock import Clock
 from worker.config import redact_url
 from worker.embedded import EmbeddedUnavailable, find_program
 from worker.ledger.barrier import choose_barrier
+from worker.ledger.fitness import weaknesses
 from worker.ledger.ledger import Ledger
 from worker.ledger.store import LedgerRefusedError, LedgerUnavailableError, Store
 
@@ -39,7 +40,9 @@ def look_at_redis(config: "Config") -> Iterator[Finding]:
         yield from _default_user(store, facts)
         yield from _verified(config)
         yield _barrier(config, store, facts)
-    except (LedgerUnavailableError, LedgerRefusedError) as error:
+    except LedgerRefusedError as error:
+        yield fail("Redis", f"{where}: {error}", error.hint, EX_UNAVAILABLE)
+    except LedgerUnavailableError as error:
         yield fail("Redis", f"{where}: {error}", "is redis.url right, and does the server run?", EX_UNAVAILABLE)
     finally:
         if store is not None:
@@ -55,14 +58,14 @@ def _startable(config: "Config") -> Finding:
 
 
 def _settings(config: "Config", facts: "ServerFacts") -> Iterator[Finding]:
-    if facts.appendonly:
-        yield ok("append-only file", f"on, appendfsync {facts.appendfsync}")
-    else:
-        yield warn("append-only file", "off: what Redis holds dies with it", "set appendonly yes")
-    if facts.evicting:
-        yield fail("eviction", "Redis may evict prompts when it is full", "set maxmemory-policy noeviction")
-    else:
-        yield ok("eviction", "noeviction")
+    found = {weakness.word: weakness for weakness in weaknesses(facts)}
+    fine = {"append-only file": f"on, appendfsync {facts.appendfsync}", "eviction": "noeviction"}
+    for what in dict.fromkeys([*fine, *found]):
+        weakness = found.get(what)
+        if weakness is None:
+            yield ok(what, fine[what])
+        else:
+            yield (fail if weakness.fails else warn)(what, weakness.detail, weakness.hint)
     limit, waiting = facts.max_memory, config.intake.max_bytes
     if limit and waiting > limit * ROOM:
         told = f"{limit} bytes, and intake.max_bytes lets {waiting} bytes of prompts wait"

@@ -83,6 +83,8 @@ def _enqueue(producer: Any, tally: "Tally", prompts: Iterator[Any], patience: fl
             f"Redis did not answer: {_ranges(tally.left)} may or may not be in, all lines behind {tally.last} are not"
         )
         return complain(told, EX_UNAVAILABLE)
+    except OSError as error:
+        return complain(f"cannot read on ({error.strerror}): all lines behind {tally.last} are not in", EX_FAILED)
     except KeyboardInterrupt:
         return complain(f"interrupted: a few lines behind {tally.last} may be in, the rest is not", EX_INTERRUPTED)
     return EX_FAILED if tally.counts["refused"] else EX_OK

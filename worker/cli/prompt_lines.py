@@ -11,6 +11,7 @@ LONGEST_LINE = 260_000_000
 
 PIECE = 1 << 20
 BOM = b"\xef\xbb\xbf"
+LONGEST_NAME = 80
 FIELDS = ("params", "id", "metadata", "deadline", "reply_to", "traceparent")
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -53,7 +54,9 @@ def _read(number: int, nbytes: int, text: bytes) -> Line:
             given["id"] = given.pop("custom_id")
         unknown = sorted(set(given) - set(FIELDS))
         if unknown:
-            return Line(number, nbytes, None, f"unknown field {unknown[0]!r}; there are {', '.join(FIELDS)}")
+            return Line(
+                number, nbytes, None, f"unknown field {unknown[0][:LONGEST_NAME]!r}; there are {', '.join(FIELDS)}"
+            )
         prompt = {name: _value(name, raw) for name, raw in given.items()}
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Line(number, nbytes, None, "not a JSON object")

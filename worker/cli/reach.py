@@ -72,7 +72,9 @@ def trouble_told(url: str) -> Iterator[None]:
 
     try:
         yield
-    except (LedgerUnavailableError, LedgerRefusedError) as error:
+    except LedgerRefusedError as error:
+        stop(f"{error}: {redact_url(url)}{'; ' if error.hint else ''}{error.hint}", EX_UNAVAILABLE)
+    except LedgerUnavailableError as error:
         stop(f"{error}: {redact_url(url)}", EX_UNAVAILABLE)
     except LedgerFullError as error:
         stop(str(error))

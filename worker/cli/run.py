@@ -135,7 +135,8 @@ def serve(config: "Config", *, roles: tuple[str, ...], signals: Signals, args: a
             url = server.url if server else config.redis.url
             daemon, port = _start(config, url, roles, telemetry, clock)
         except (EmbeddedUnavailable, EmbeddedFailed, LedgerUnavailableError, LedgerRefusedError) as error:
-            return complain(str(error), EX_UNAVAILABLE)
+            hint = getattr(error, "hint", "")
+            return complain(f"{error}; {hint}" if hint else str(error), EX_UNAVAILABLE)
         except BrokerConnectionError as error:
             return complain(f"Redis cannot be reached ({type(error).__name__})", EX_UNAVAILABLE)
         except (SinkSettingsError, BindError) as error:

@@ -9,6 +9,9 @@ from worker.core.intake import EXPLANATIONS, FIELDS, Flaw, Unusable, read_prompt
 LARGEST_PARAMS = 250_000_000
 """Bytes; a lane may be set to take less, and then buries what is larger."""
 
+LONGEST_NAME = 80
+"""Characters of an unknown name that are told."""
+
 Spelled = dict[bytes, bytes]
 
 _write_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -20,9 +23,9 @@ def spell_or_refuse(prompt: Mapping[str, Any] | Sequence[Any]) -> Spelled | str:
         if isinstance(prompt, Mapping):
             unknown = sorted(map(str, set(prompt) - set(FIELDS)))
             if unknown:
-                return f"unknown field {unknown[0]!r}; there are {', '.join(FIELDS)}"
+                return f"unknown field {unknown[0][:LONGEST_NAME]!r}; there are {', '.join(FIELDS)}"
             return spell(prompt)
-        if isinstance(prompt, str | bytes) or len(prompt) > len(FIELDS):
+        if isinstance(prompt, str | bytes) or not isinstance(prompt, Sequence) or len(prompt) > len(FIELDS):
             return f"not a mapping, nor a sequence of {', '.join(FIELDS)}"
         return spell(dict(zip(FIELDS, prompt, strict=False)))
     except ValueError as error:

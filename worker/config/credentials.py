@@ -47,11 +47,19 @@ def named(file: Path, cwd: Path) -> str:
     return str(file.relative_to(cwd) if file.is_relative_to(cwd) else file)
 
 
+def stands(file: Path) -> bool:
+    """Whether there is such a file; one that cannot even be looked for is there, and reading it will say why."""
+    try:
+        return file.exists()
+    except OSError:
+        return True
+
+
 def _read(wanted: Credential, asked: str | None, environ: Mapping[str, str], cwd: Path, problems: list[str]) -> Secret:
     directory = environ.get("CREDENTIALS_DIRECTORY")
     credential = Path(directory, wanted.credential) if directory else None
     file = cwd / asked if asked else credential
-    if file is None or (file is credential and not file.exists()):
+    if file is None or (file is credential and not stands(file)):
         return Secret("")
     try:
         found = wanted.parse(file.read_text(encoding="utf-8"))

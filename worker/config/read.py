@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.config.certificates import unusable_files
-from worker.config.credentials import named, read_credentials
+from worker.config.credentials import named, read_credentials, stands
 from worker.config.layers import (
     ENVIRONMENT,
     NAMED_TABLES,
@@ -69,7 +69,7 @@ def find_config(*, path: str | None, environ: Mapping[str, str], cwd: Path) -> P
     """Return the file `load_config` reads, or None if it runs on defaults. A file asked for by name may be missing."""
     if asked := path or environ.get("BATCHMILL_CONFIG"):
         return cwd / asked
-    return next((file for file in (cwd / LOCAL_FILE, SYSTEM_FILE) if file.exists()), None)
+    return next((file for file in (cwd / LOCAL_FILE, SYSTEM_FILE) if stands(file)), None)
 
 
 def _read_file(path: str | None, environ: Mapping[str, str], cwd: Path, problems: list[str]) -> Layer:
@@ -82,6 +82,10 @@ def _read_file(path: str | None, environ: Mapping[str, str], cwd: Path, problems
         problems.append(f"{named(file, cwd)}: is not valid TOML: {error}")
     except UnicodeDecodeError:
         problems.append(f"{named(file, cwd)}: is not UTF-8")
+    except RecursionError:
+        problems.append(f"{named(file, cwd)}: is nested too deeply")
+    except ValueError:
+        problems.append(f"{named(file, cwd)}: holds a number of too many digits")
     except OSError as error:
         problems.append(f"{named(file, cwd)}: cannot be read: {error.strerror}")
     return {}

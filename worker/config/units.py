@@ -16,11 +16,15 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(b|[kmgt]b|[kmgt]ib)?", re.IGNORECASE)
 _THOUSANDS = {"k": 1, "m": 2, "g": 3, "t": 4}
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _LONGEST_ECHO = 40
+_VAST = 10**18  # seconds; neither infinity nor a number beyond a double is less
 
 
 def _echo(value: object) -> str:
     """Quote a wrong value for the operator, unless it may hold a secret that slipped into the wrong line."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python spells no number of thousands of digits
+        return "what it holds"
     if "@" in text or "sk-" in text or "?" in text:
         return "what it holds"
     return text if len(text) <= _LONGEST_ECHO else text[:_LONGEST_ECHO] + "…"
@@ -29,7 +33,7 @@ def _echo(value: object) -> str:
 def _seconds(value: object) -> float | None:
     if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
         return float(Decimal(match[1]) * _SECONDS[match[2] or "s"])
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _VAST:
         return float(value)
     return None
 
@@ -78,7 +82,7 @@ def count(low: int, high: int) -> Callable[[object], int]:
     """Parse a whole number from `low` to `high`; `10_000` may be written so."""
 
     def parse(value: object) -> int:
-        if isinstance(value, str) and re.fullmatch(r"\d+(_\d+)*", value.strip(), re.ASCII):
+        if isinstance(value, str) and re.fullmatch(r"\d{1,18}(_\d{1,18}){,18}", value.strip(), re.ASCII):
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"must be a whole number, not {_echo(value)}")  # noqa: TRY004  # parsers raise one kind

@@ -58,6 +58,11 @@ class Account:
         self.rulings[number] = SETTLED
         return Whose.OURS, token.entry_id
 
+    def disclaim(self, entry_id: str) -> None:
+        """Take back that a line is ours: there never was such an entry."""
+        del self.rulings[order(entry_id)]
+        self.foreign += 1
+
     def enter(self, entry_id: str, ruling: Ruling, result_type: ResultType) -> None:
         """Enter a ruling; a retried prompt has no result yet."""
         if ruling is not SETTLED:

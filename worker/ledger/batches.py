@@ -69,6 +69,11 @@ class Batches:
         triples = zip(texts[::3], texts[1::3], texts[2::3], strict=True)
         return [Claim(lane, uid, fence, State(state)) for uid, fence, state in triples]
 
+    def fence(self, batch: Batch) -> str:
+        """Return the fence of a batch's last claim, empty when it never was claimed."""
+        fence = self.store.read("hget", self.store.keys.fences(batch.lane), batch.uid)
+        return str(fence.decode()) if fence else ""
+
     def renew(self, claim: Claim, lease: float) -> bool:
         """Extend a claim; False when it is lost."""
         keys = self.store.keys
@@ -199,7 +204,7 @@ class Batches:
             tail=remote_fields(remote, workspace_id=workspace_id),
         )
 
-    def found(self, batch: Batch, remote: RemoteBatch, attempt: int) -> str:
+    def found(self, batch: Batch, remote: RemoteBatch, attempt: int, *, deployment: str = "") -> str:
         """Record a remote batch that recovery has proved to be this batch's: OK or STALE."""
         key = self.store.keys.remote(batch.lane, remote.id)
         self.store.run("put", key=key, value=batch.uid, milliseconds=REMOTE_SECONDS * 1000, only_new="no")
@@ -212,6 +217,7 @@ class Batches:
             unposted=0,
             remote_id=remote.id,
             attempt=str(max(attempt, batch.attempt)),
+            deployment=deployment,
             posted_at=posted_at,
             **fields,
         )
@@ -219,7 +225,8 @@ class Batches:
     def adopt(self, batch: Batch, remote: RemoteBatch, *, fence: str, lanes: Sequence[str], alone: bool) -> str:
         """Take a remote batch for this attempt's: OK, STALE, SHARED, OWNED or RECOVER.
 
-        `alone` adopts by count, and only while no other batch of `lanes` could be the one; else a token has proved it.
+        `alone` adopts by count, and only while no other batch of `lanes` could be the one and all of them are
+        recovered; else a token has proved it.
         """
         keys = self.store.keys
         order = [batch.lane, *(lane for lane in lanes if lane != batch.lane)]
@@ -238,7 +245,11 @@ class Batches:
             count=batch.count if alone else "",
             remote_seconds=REMOTE_SECONDS,
             tail=remote_fields(remote, guessed=alone),
-            tail_keys=[*(keys.remote(lane, remote.id) for lane in order), *(keys.unposted(lane) for lane in order)],
+            tail_keys=[
+                *(keys.remote(lane, remote.id) for lane in order),
+                *(keys.unposted(lane) for lane in order),
+                *(keys.lane(lane) for lane in order),
+            ],
         )
 
     def commit(self, batch: Batch, sink: str, *, fence: str) -> str:

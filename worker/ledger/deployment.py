@@ -29,13 +29,15 @@ class Deployment:
 
     store: Store
 
-    def enter(self, new_id: str) -> str:
+    def enter(self, new_id: str, *, life_at: float = 0.0) -> str:
         """Return the deployment's id, making it `new_id` on an empty Redis.
 
+        `life_at` is from when on an entry belongs to the server's present life: 0.0 for an id that is really new.
         Raises LedgerRefusedError when the data is of a newer batchmill.
         """
         key = self.store.keys.deployment
-        self.store.run("mark", hash=key, unless="id", tail=["id", new_id, "schema", SCHEMA])
+        words = ["id", new_id, "schema", SCHEMA, "life", self.incarnation(), "life_at", repr(life_at)]
+        self.store.run("mark", hash=key, unless="id", tail=words)
         found, schema = self.store.read("hmget", key, "id", "schema")
         if schema is None or int(schema) > int(SCHEMA):
             raise LedgerRefusedError("the data in Redis is of a newer batchmill; upgrade this one")
@@ -61,18 +63,31 @@ class Deployment:
         """Return the server's facts; raises LedgerRefusedError when batchmill cannot work on it."""
         facts = self.store.facts()
         if facts.version < MIN_VERSION:
-            spelled = ".".join(map(str, facts.version))
-            raise LedgerRefusedError(f"{facts.name} {spelled} is too old: batchmill needs Redis 7.0 or Valkey 8")
+            told = f"{facts.name} {'.'.join(map(str, facts.version))} is too old: batchmill needs Redis 7.0 or Valkey 8"
+            raise LedgerRefusedError(told, "upgrade the server, or leave redis.url empty for an embedded one")
         if facts.cluster:
-            raise LedgerRefusedError("it is a node of a Redis Cluster: batchmill needs all of its keys on one server")
+            told = "Redis runs in cluster mode: batchmill needs all of its keys on one server"
+            raise LedgerRefusedError(told, "let redis.url lead to a server with cluster-enabled no")
         if facts.replica:
-            raise LedgerRefusedError("it is a read-only replica: redis.url must lead to the master")
+            raise LedgerRefusedError("this Redis is a read-only replica", "let redis.url lead to the master")
         return facts
 
     def incarnation(self) -> str:
         """Return the server's run_id, which is new with every start."""
         info: Mapping[str, object] = self.store.read("info", "server")
         return str(info.get("run_id", "unknown"))
+
+    def life_began(self, incarnation: str) -> float:
+        """Return since when this life of the server is known, dating it if nobody has. Older prompts may be forgotten.
+
+        0.0: the deployment was made in it.
+        """
+        life, at = self.store.read("hmget", self.store.keys.deployment, "life", "life_at")
+        if life is not None and life.decode() == incarnation:
+            return float(at)
+        now = self.store.now()
+        self.note(life=incarnation, life_at=repr(now))
+        return now
 
     def note(self, **fields: str) -> None:
         """Set fields of the deployment's record; an empty value deletes one."""

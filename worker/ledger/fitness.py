@@ -7,15 +7,22 @@ from worker.ledger.store import ServerFacts
 
 @dataclass(frozen=True, slots=True)
 class Weakness:
-    """One weakness. A `grave` one may cost prompts whatever batchmill does."""
+    """One weakness. A `grave` one may cost prompts whatever batchmill does; one nobody can want `fails` a check."""
 
     word: str
     detail: str
     hint: str
     grave: bool = False
+    fails: bool = False
 
 
-EVICTS = Weakness("eviction", "Redis may evict prompts when it is full", "set maxmemory-policy noeviction", grave=True)
+EVICTS = Weakness(
+    "eviction",
+    "Redis may evict prompts when it is full",
+    "set maxmemory-policy noeviction",
+    grave=True,
+    fails=True,
+)
 SNAPSHOTS = Weakness(
     "append-only file", "off: what came since the last snapshot dies with Redis", "set appendonly yes", grave=True
 )

@@ -16,8 +16,6 @@ PAGE = 200
 """Most entries per XRANGE: a longest pause of 2.8 ms for others at 1.5 KB each (measured on Redis 7.0)."""
 
 UNSEALED_NOTE_SECONDS = 3600
-UPTIME_DOUBT = 1.0
-"""A server counts its uptime from whole second to whole second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,7 @@ class Past:
     incarnation: str | None
     barrier: str | None
     recovering_since: float | None
+    recovering_in: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +83,11 @@ class Lanes:
     def length(self, lane: str) -> int:
         """Return how many prompts of the lane are not settled."""
         return int(self.store.read("xlen", self.store.keys.prompts(lane)))
+
+    def has_older(self, lane: str, instant: float) -> bool:
+        """Whether a prompt of the lane was enqueued at or before an instant."""
+        oldest = self.store.read("xrange", self.store.keys.prompts(lane), "-", "+", 1)
+        return bool(oldest) and entry_instant(oldest[0][0].decode()) <= instant
 
     def between(self, lane: str, after: str, last: str) -> Iterator[tuple[str, Mapping[bytes, bytes]]]:
         """Yield a lane's entries behind `after` up to `last`, page by page; `last` may be exclusive, as in `(1-0`."""
@@ -171,29 +175,19 @@ class Lanes:
 
     def past(self, lane: str) -> Past:
         """Return what the lane knows of the server's lives."""
-        fields = self.store.read("hmget", self.store.keys.lane(lane), "incarnation", "barrier", "recovering_since")
-        incarnation, barrier, since = (value.decode() if value else None for value in fields)
-        return Past(incarnation, barrier, float(since) if since else None)
+        names = ("incarnation", "barrier", "recovering_since", "recovering_in")
+        fields = self.store.read("hmget", self.store.keys.lane(lane), *names)
+        incarnation, barrier, since, life = (value.decode() if value else None for value in fields)
+        return Past(incarnation, barrier, float(since) if since else None, life)
 
-    def may_be_older(self, lane: str) -> bool:
-        """Whether a lane without a record holds prompts that the server remembers from before its present life."""
-        oldest = self.store.read("xrange", self.store.keys.prompts(lane), "-", "+", 1)
-        if not oldest:
-            return False
-        server, kept = self.store.read("info", "server"), self.store.read("info", "persistence")
-        if not kept.get("aof_enabled") and not kept.get("rdb_last_load_keys_loaded", 1):
-            return False  # it began with nothing
-        began_at = self.store.now() - float(server.get("uptime_in_seconds", 0)) + UPTIME_DOUBT
-        return entry_instant(oldest[0][0].decode()) < began_at
-
-    def begin_recovery(self, lane: str) -> None:
-        """Date the recovery of a lane, once."""
-        tail = ["recovering_since", repr(self.store.now())]
-        self.store.run("mark", hash=self.store.keys.lane(lane), unless="recovering_since", tail=tail)
+    def begin_recovery(self, lane: str, incarnation: str) -> None:
+        """Date the recovery of a lane in the server's present life; what an earlier life's was worth, nobody knows."""
+        tail = ["recovering_since", repr(self.store.now()), "recovering_in", incarnation]
+        self.store.run("mark", hash=self.store.keys.lane(lane), unless="", tail=tail)
 
     def recovered(self, lane: str, incarnation: str, barrier: str) -> bool:
         """Let decisions through again; False when the server was restarted in between."""
-        tail = ["barrier", barrier, "recovering_since", ""]
+        tail = ["barrier", barrier, "recovering_since", "", "recovering_in", ""]
         answer = self.store.say("recover", lane=self.store.keys.lane(lane), incarnation=incarnation, tail=tail)
         return answer == "OK"
 

@@ -32,6 +32,18 @@ _PASSING = (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError)
 """A failover is under way: MASTERDOWN (a kind of the first), CLUSTERDOWN, TRYAGAIN."""
 
 
+_HINTS = {
+    "unknown": "is it a Redis of 7.0 or later?",
+    "NoPermissionError": "give the user of redis.url the commands and keys that it needs",
+    "DENIED": "the server is in protected mode: give it a password, or bind it to where the workers are",
+    "MISCONF": "the server cannot save to its disk: look at its log",
+    "NOREPLICAS": "the server misses the replicas that min-replicas-to-write asks for",
+    "CROSSSLOT": "batchmill needs all of its keys on one server: no cluster",
+    "MovedError": "batchmill needs all of its keys on one server: no cluster",
+}
+"""What to do about an error of Redis, by its word."""
+
+
 class LedgerUnavailableError(Exception):
     """Redis cannot be reached or cannot answer now. Nothing is lost: the step is taken again."""
 
@@ -41,7 +53,11 @@ class LedgerFullError(Exception):
 
 
 class LedgerRefusedError(Exception):
-    """Redis is there but unfit (too old, or refuses our commands); an operator has to change it."""
+    """Redis is there but unfit (too old, or refuses our commands); an operator has to change it. `hint` says how."""
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +112,8 @@ class Store:
         try:
             once = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
             again = redis.Redis.from_url(url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **options)
-        except ValueError as error:
+            once.connection_pool.make_connection()  # opens nothing; what is odd behind a ? is only seen here
+        except (ValueError, TypeError, redis.RedisError) as error:
             raise LedgerRefusedError("redis.url is no redis://, rediss:// or unix:// address") from error
         return cls(once=once, again=again, keys=Keys(prefix))
 
@@ -244,7 +261,8 @@ class Store:
             raise LedgerFullError("Redis is at maxmemory: it takes no new data until some is freed") from None
         except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, *_PASSING) as error:
             if isinstance(error, redis.AuthenticationError):
-                raise LedgerRefusedError(f"Redis refuses to let us in ({type(error).__name__})") from None
+                hint = "are user and password those of the server?"
+                raise LedgerRefusedError(f"Redis refuses to let us in ({type(error).__name__})", hint) from None
             if isinstance(error.__context__, ssl.SSLCertVerificationError):
                 # found out before anything was sent
                 raise LedgerRefusedError(
@@ -258,9 +276,10 @@ class Store:
                 raise LedgerFullError("Redis is at maxmemory: it takes no new data until some is freed") from None
             if word in {"BUSY", "UNBLOCKED"}:
                 raise LedgerUnavailableError(f"Redis cannot answer now ({word})") from None
+            hint = _HINTS.get(word, "")
             if named := _FORBIDDEN.search(str(error)):  # of all its words only these: they may name a key
                 word = f"{word}: {named[1]}"
-            raise LedgerRefusedError(f"Redis refuses a command ({word})") from None  # its text may quote the command
+            raise LedgerRefusedError(f"Redis refuses a command ({word})", hint) from None  # its text may quote it
 
 
 def _kind(error: Exception) -> str:

@@ -14,9 +14,10 @@ from worker.core.custom_id import Token, decode, is_of_lane, spell_uid
 from worker.core.entry_ids import order
 from worker.core.grouping import Limits, Seal, Window
 from worker.core.intake import Flaw, Unusable, read_prompt
-from worker.core.model import Prompt, RemoteBatch, State, Trigger
+from worker.core.model import Prompt, RemoteBatch, Trigger
 from worker.ledger.ledger import Ledger
 from worker.readings import GarbledError, parse_line
+from worker.recovery.carving import UNPOSTED, Carving
 from worker.recovery.strays import Strays
 from worker.telemetry import Telemetry
 
@@ -44,6 +45,7 @@ class Recovery:
         self._telemetry = telemetry
         self._clock = clock
         self._strays = Strays(config=config, ledger=ledger, api=api, deployment=deployment)
+        self._carving = Carving(ledger)
         self._asked_at = float("-inf")
 
     def step(self, lane: str) -> bool:
@@ -58,33 +60,55 @@ class Recovery:
             if ours is None:
                 self._asked_at = self._clock.monotonic()
                 return False
-            for token, remote in sorted(ours, key=lambda pair: order(pair[0].entry_id)):
-                self._take_in(lane, token, remote)
+            self._take_all_in(lane, sorted(ours, key=lambda pair: order(pair[0].entry_id)))
         except (ApiError, GarbledError):
             self._asked_at = self._clock.monotonic()
             return False
         return True
 
+    def _take_all_in(self, lane: str, ours: list[tuple[Token, RemoteBatch]]) -> None:
+        """Seal what was forgotten, from the cursor on; then cut pieces, from the end: a head keeps its batch's uid."""
+        pieces = []
+        for token, remote in ours:
+            holder = self._carving.holder(lane, token.entry_id) if is_of_lane(token.uid, lane) else None
+            if holder is None or (holder.uid, holder.count) == (token.uid, remote.counts.total):
+                self._take_in(lane, token, remote)
+            else:
+                pieces.append((token, remote))
+        for token, remote in reversed(pieces):
+            self._take_in(lane, token, remote)
+
     def _take_in(self, lane: str, token: Token, remote: RemoteBatch) -> None:
         batch = self._ledger.batches.get(lane, token.uid)
-        forgotten = batch is None and is_of_lane(token.uid, lane)
-        if forgotten and self._ledger.prompts.describe(lane, [token.entry_id])[0] is not None:
-            self._rebuild(lane, token, remote)
+        whole = batch is not None and batch.count == remote.counts.total
+        if not whole and is_of_lane(token.uid, lane) and (batch is None or batch.state in UNPOSTED):
+            self._shape(lane, token, remote)
             batch = self._ledger.batches.get(lane, token.uid)
         if batch is None:
             return  # another lane's, or long settled
-        if batch.state in (State.SEALED, State.SUBMITTING) and batch.count == remote.counts.total:
-            self._ledger.batches.found(batch, remote, token.attempt)
+        if batch.state in UNPOSTED and batch.count == remote.counts.total:
+            self._ledger.batches.found(batch, remote, token.attempt, deployment=token.deployment)
             self._telemetry.doubt_resolved(batch, "adopted")
         else:
             self._telemetry.warning("remote.duplicate", lane=lane, batch=batch.uid, batch_id=remote.id)
 
-    def _rebuild(self, lane: str, token: Token, remote: RemoteBatch) -> None:
-        """Seal again what a forgotten seal had sealed: its range under its old uid, and what lies before it."""
+    def _shape(self, lane: str, token: Token, remote: RemoteBatch) -> None:
+        """Make the batch that was posted: cut out of one that Redis knows as it was before, or sealed again."""
+        if self._ledger.prompts.describe(lane, [token.entry_id])[0] is None:
+            return
         ids = {token.entry_id for token in self._read_tokens(remote)}
         if len(ids) != remote.counts.total:
             # sealed by results that were cut short, the prompts that are missing from them would count as unusable
+            self._telemetry.recovery_blocked(lane, remote.id, len(ids), remote.counts.total)
             raise Truncated(Complaint("results do not account for every request"))
+        holder = self._carving.holder(lane, min(ids, key=order))
+        if holder is None:
+            self._rebuild(lane, token.uid, ids)
+        else:
+            self._carving.carve(holder, token.uid, ids, spell_uid(lane, self._clock.random_bytes(UID_BYTES)))
+
+    def _rebuild(self, lane: str, uid: str, ids: set[str]) -> None:
+        """Seal again what a forgotten seal had sealed: its range under its old uid, and what lies before it."""
         first, last = min(ids, key=order), max(ids, key=order)
         cursor = self._ledger.lanes.marks(lane).cursor
         if order(cursor) >= order(first):
@@ -93,7 +117,7 @@ class Recovery:
         before = Limits(settings.max_count, settings.max_bytes, settings.max_age)
         while (window := self._window(lane, cursor, before, f"({first}", None)).cut is not None:
             cursor = self._seal(lane, spell_uid(lane, self._clock.random_bytes(UID_BYTES)), window)
-        self._seal(lane, token.uid, self._window(lane, cursor, LARGEST, last, ids))
+        self._seal(lane, uid, self._window(lane, cursor, LARGEST, last, ids))
 
     def _window(self, lane: str, after: str, limits: Limits, last: str, only: set[str] | None) -> Window:
         window = Window(after=after, limits=limits)

@@ -37,6 +37,7 @@ class Telemetry:
         self._lock = threading.Lock()
         self._lost: set[str] = set()
         self._unpriced: set[str] = set()
+        self._blocking: set[str] = set()
         self._model = Bounded()
         self._retry_reason = Bounded(labels.RETRY_REASONS)
         self._bury_reason = Bounded(labels.BURY_REASONS)
@@ -341,6 +342,18 @@ class Telemetry:
     def recovery_finished(self, lane: str, seconds: float) -> None:
         """Tell that a lane may seal and submit again."""
         self._log.info("recovery.finished", lane=lane, seconds=_short(seconds))
+
+    def recovery_blocked(self, lane: str, remote_id: str, lines: int, count: int) -> None:
+        """Tell, once for each, of results that keep a lane from being recovered: they do not hold every prompt."""
+        if self._first(self._blocking, remote_id):
+            self._log.error(
+                "recovery.blocked",
+                lane=lane,
+                batch_id=remote_id,
+                lines=lines,
+                count=count,
+                hint="read again until they do; if they never will, batches delete: its prompts are then sent again",
+            )
 
     def barrier_chosen(self, kind: str, reason: str) -> None:
         """Tell how writes are made durable before the last byte of a submission."""

@@ -117,7 +117,7 @@ class Metrics:
             "batchmill_build_info", "Always 1; which version runs on which Python.", ("version", "python")
         )
 
-        self._of_lanes = [one for one in vars(self).values() if "lane" in one._labelnames]  # noqa: SLF001
+        self._of_lanes = [one for one in vars(self).values() if "lane" in one._labelnames]  # noqa: SLF001 - the library does not tell
 
     def prepare(self, lanes: Iterable[str], sinks: Iterable[str]) -> None:
         """Let every known label set start at 0, so that `rate()` sees the first event."""
@@ -140,8 +140,8 @@ class Metrics:
         """Remove every label set of these lanes, in one pass: the library's own way takes a pass for each lane."""
         gone = set(lanes)
         for instrument in self._of_lanes if gone else ():
-            place = instrument._labelnames.index("lane")  # noqa: SLF001
-            for values in list(instrument._metrics):  # noqa: SLF001
+            place = instrument._labelnames.index("lane")  # noqa: SLF001 - the library does not tell
+            for values in list(instrument._metrics):  # noqa: SLF001 - the library does not tell
                 if values[place] in gone:
                     instrument.remove(*values)
 
