@@ -15,7 +15,7 @@ from dramatiq.errors import ConnectionClosed
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.config import FROM_URL, RedisAccess
+from worker.core.access import FROM_URL, RedisAccess
 
 HEARTBEAT_MS = 15_000
 DEAD_WORKER_MS = 120_000

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from certificates import Certificates
 
-from worker.config import Config, ConfigError, RedisAccess, load_config, passwords_in
+from worker.config import Config, ConfigError, load_config
+from worker.core.access import RedisAccess, passwords_in
 
 URL = "rediss://redis.example:6380/0"
 

@@ -221,7 +221,7 @@ def _leave_no_core() -> None:
 
 def _secrets(config: "Config") -> list[str]:
     """Return what must never be logged, beyond what looks like a secret by itself."""
-    from worker.config import passwords_in
+    from worker.core.access import passwords_in
 
     kept = (config.anthropic.api_key, config.redis.password, config.http.token)
     return [secret.reveal() for secret in kept if secret] + passwords_in(config.redis.url)

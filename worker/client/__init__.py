@@ -8,6 +8,6 @@ with Producer("redis://127.0.0.1:6379/0") as producer:
 
 from worker.client.outcomes import Fate, Outcome, QueueFull, Summary, Unreachable
 from worker.client.producer import Producer
-from worker.config import RedisAccess
+from worker.core.access import RedisAccess
 
 __all__ = ["Fate", "Outcome", "Producer", "QueueFull", "RedisAccess", "Summary", "Unreachable"]

@@ -9,7 +9,7 @@ from typing import Any, Self
 from worker.client.outcomes import Fate, Outcome, QueueFull, Summary, Unreachable
 from worker.client.spelling import Spelled, spell, spell_or_refuse
 from worker.clock import Clock
-from worker.config import FROM_URL, RedisAccess
+from worker.core.access import FROM_URL, RedisAccess
 from worker.core.names import is_lane_name
 from worker.ledger.deployment import Deployment
 from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError, Store, Value

@@ -1,6 +1,5 @@
 """Settings: what there is to set (`model`), where it comes from (`layers`), what is wrong with it (`read`)."""
 
-from worker.config.access import FROM_URL, RedisAccess, passwords_in
 from worker.config.model import (
     DEFAULT_LANE,
     Anthropic,
@@ -20,7 +19,6 @@ from worker.config.secret import Secret, redact_url
 
 __all__ = [
     "DEFAULT_LANE",
-    "FROM_URL",
     "Anthropic",
     "Config",
     "ConfigError",
@@ -31,12 +29,10 @@ __all__ = [
     "Park",
     "Poll",
     "Redis",
-    "RedisAccess",
     "Secret",
     "SinkSettings",
     "Submit",
     "find_config",
     "load_config",
-    "passwords_in",
     "redact_url",
 ]

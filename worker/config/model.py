@@ -9,10 +9,10 @@ Durations are seconds (`float`), sizes are bytes (`int`). An empty string means 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from worker.config.access import RedisAccess
 from worker.config.schema import named, section, setting
 from worker.config.secret import Secret, secret
 from worker.config.units import choice, count, duration, flag, size, template, text, words
+from worker.core.access import RedisAccess
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"  # of lanes and sinks: safe in a Redis key, a path and a metric label
 DEFAULT_LANE = "default"

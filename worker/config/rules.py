@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from worker.config.access import passwords_in, user_in
 from worker.config.model import DEFAULT_SINK, Config, Redis
+from worker.core.access import passwords_in, user_in
 
 _CERTIFICATES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
 PATH_TYPES = ("file", "object", "parquet")  # the sinks that make one object per batch

@@ -10,7 +10,7 @@ import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
-from worker.config import FROM_URL, RedisAccess
+from worker.core.access import FROM_URL, RedisAccess
 from worker.ledger.keys import Keys
 from worker.ledger.scripts import MAX_TAIL, Script, read_scripts
 
