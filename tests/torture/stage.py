@@ -50,11 +50,21 @@ SETTINGS = {
 class Stage:
     """Everything that can be hurt, in one directory."""
 
-    def __init__(self, directory: Path, *, daemons: int, seed: int, exclusive: bool, witness: Witness) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        daemons: int,
+        seed: int,
+        exclusive: bool,
+        witness: Witness,
+        settings: Mapping[str, str],
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.seed = seed
         self.exclusive = exclusive
+        self._settings = settings
         self.ended: Counter[str] = Counter()
         self.nursery = Nursery()
         self.redis = RedisProcess(directory / "redis")
@@ -109,6 +119,7 @@ class Stage:
         """Start a daemon; it is at work when it has found Redis."""
         settings = {
             **SETTINGS,
+            **self._settings,
             "redis.url": f"redis://127.0.0.1:{self.redis_doors[name].port}/0",
             "anthropic.base_url": f"http://127.0.0.1:{self.api_doors[name].port}",
             "anthropic.exclusive_workspace": "true" if self.exclusive else "false",

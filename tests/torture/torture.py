@@ -12,7 +12,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos import Chaos
@@ -37,6 +38,7 @@ class Plan:
     workspace: str
     daemons: int
     directory: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
     patience: float = 300.0
 
 
@@ -54,8 +56,17 @@ def parse(words: list[str] | None = None) -> Plan:
         help="whether strangers share the account's workspace; both: first nobody, then strangers (default: both)",
     )
     parser.add_argument("--daemons", type=int, default=3, help="replicas at work (default: 3)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another setting of the daemons: submit.horizon=0s shows what the verdict is there for",
+    )
     parser.add_argument("--directory", type=Path, help="keep everything in here (default: a new one, kept on failure)")
     args = parser.parse_args(words)
+    if not all("=" in pair for pair in args.set):
+        parser.error("--set takes KEY=VALUE")
     if not 0 < args.prompts <= MOST_PROMPTS or args.kills < 0 or args.minutes <= 0 or args.daemons < 1:
         parser.error(f"1 to {MOST_PROMPTS} prompts, at least 0 kills, some minutes, at least one daemon")
     return Plan(
@@ -65,6 +76,7 @@ def parse(words: list[str] | None = None) -> Plan:
         seed=int(time.time()) if args.seed is None else args.seed,
         workspace=args.workspace,
         daemons=args.daemons,
+        settings=dict(pair.split("=", 1) for pair in args.set),
         directory=args.directory or Path(tempfile.mkdtemp(prefix="batchmill-torture-")),
     )
 
@@ -79,6 +91,7 @@ class Torture:
             daemons=plan.daemons,
             seed=plan.seed,
             exclusive=plan.workspace != "shared",
+            settings=plan.settings,
             witness=self._witness,
         )
         self._producers = Producers(self._stage, total=plan.prompts, seed=plan.seed, wanted=self._wanted)
@@ -171,6 +184,7 @@ def main() -> int:
     again = (
         f"python tests/torture/run.py --prompts {plan.prompts} --kills {plan.kills} --minutes {plan.minutes:g} "
         f"--seed {plan.seed} --workspace {plan.workspace} --daemons {plan.daemons}"
+        + "".join(f" --set {key}={value}" for key, value in plan.settings.items())
     )
     _print([f"Torture: {again}", f"In {plan.directory}"])
     good = Torture(plan).run()
