@@ -206,4 +206,10 @@ ASSUMPTIONS = (
         replace(ONE, workers=1, barrier=False, steps_of_drain=True, faults=Faults(restarts=1, expiries=1)),
         PAID,
     ),
+    Row(
+        "A7",
+        "own deletion of settled batches within the second that everysec may lose",
+        replace(ONE, workers=1, deletes_settled=True, faults=Faults(restarts=1)),
+        PAID,
+    ),
 )

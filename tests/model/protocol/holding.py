@@ -84,7 +84,7 @@ HOLDING = (
     Row(
         "H17",
         "a batch that was cut in two, and Redis goes back to its disk behind a barrier",
-        replace(TWO, workers=1, after_refusal=("split",), faults=Faults(refusals=1, restarts=1)),
+        replace(TWO, workers=1, after_refusal=("wait", "split"), faults=Faults(refusals=1, restarts=1)),
         fast=False,
     ),
     Row(
