@@ -82,7 +82,9 @@ class Rescuer:
         self._register(incarnation)
 
     def _register(self, incarnation: str) -> None:
-        found = self._ledger.deployment.enter(self._deployment, life_at=self._ledger.store.now())
+        """Write our id and lanes again should Redis have come back empty: results of ours stay ours."""
+        now = self._ledger.store.now()
+        found = self._ledger.deployment.enter(self._deployment, life=incarnation, life_at=now)
         if found != self._deployment:
             raise ForeignDeploymentError
         self._life_began = self._ledger.deployment.life_began(incarnation)

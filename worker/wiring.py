@@ -83,7 +83,7 @@ def build(config: Config, *, url: str, telemetry: Telemetry, clock: Clock, roles
     ledger = Ledger.over(Store.connect(url, config.redis.prefix, access=config.redis.access))
     facts = ledger.deployment.check_server()
     new_id = spell(clock.random_bytes(4))[:DEPLOYMENT_LENGTH].ljust(DEPLOYMENT_LENGTH, "a")
-    deployment = ledger.deployment.enter(new_id)
+    deployment = ledger.deployment.enter(new_id, life=facts.run_id)
     owner = spell(clock.random_bytes(UID_BYTES))
     barrier = BarrierInForce(config.redis.barrier, store=ledger.store, facts=facts, owner=owner, wait=clock.sleep)
     if deployment == new_id:

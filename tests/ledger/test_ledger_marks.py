@@ -166,6 +166,16 @@ def test_the_first_to_enter_names_the_deployment(rig: Rig) -> None:
     assert rig.ledger.deployment.enter("zzz777") == "abc234"
 
 
+def test_a_life_of_the_server_is_dated_once(rig: Rig) -> None:
+    """The one in which the deployment was made began before all of its prompts."""
+    deployment = rig.ledger.deployment
+    deployment.enter("abc234", life="first")
+    assert deployment.life_began("first") == 0.0
+    began = deployment.life_began("second")
+    assert began == pytest.approx(rig.store.now(), abs=5)
+    assert deployment.life_began("second") == began
+
+
 def test_data_of_a_newer_batchmill_is_not_touched(rig: Rig) -> None:
     """An older one would misread it."""
     rig.ledger.deployment.enter("abc234")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from protocol.rows import ROWS, Row
+from protocol.row import Row
+from protocol.rows import ROWS
 from protocol.search import MOST_STATES, Verdict, explore
 
 
@@ -24,16 +25,22 @@ def main() -> int:
     if args.rows and len(wanted) != len(args.rows):
         parser.error("no such row")
     surprises = 0
-    print(f"{'row':5}{'states':>10}{'edges':>11}{'depth':>6}{'s':>8}  came to")
+    say(f"{'row':5}{'states':>10}{'edges':>11}{'depth':>6}{'s':>8}  came to")
     for row in wanted:
         verdict = explore(row.setting, most=args.most)
         as_said = is_as_said(row, verdict)
         surprises += not as_said
-        print(line(row, verdict, as_said=as_said), flush=True)
+        say(line(row, verdict, as_said=as_said))
         if len(wanted) == 1 or not as_said:
             for number, words in enumerate(verdict.trace, 1):
-                print(f"    {number:3} {words}")
+                say(f"    {number:3} {words}")
     return 1 if surprises else 0
+
+
+def say(text: str) -> None:
+    """Write a line at once: a row may take minutes."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def is_as_said(row: Row, verdict: Verdict) -> bool:

@@ -29,14 +29,15 @@ class Deployment:
 
     store: Store
 
-    def enter(self, new_id: str, *, life_at: float = 0.0) -> str:
+    def enter(self, new_id: str, *, life: str = "", life_at: float = 0.0) -> str:
         """Return the deployment's id, making it `new_id` on an empty Redis.
 
-        `life_at` is from when on an entry belongs to the server's present life: 0.0 for an id that is really new.
+        A new id is noted with the server's present `life`, and from when on an entry belongs to it: 0.0, any does,
+        where nothing of an earlier life can be known by that id.
         Raises LedgerRefusedError when the data is of a newer batchmill.
         """
         key = self.store.keys.deployment
-        words = ["id", new_id, "schema", SCHEMA, "life", self.incarnation(), "life_at", repr(life_at)]
+        words = ["id", new_id, "schema", SCHEMA, "life", life, "life_at", repr(life_at)]
         self.store.run("mark", hash=key, unless="id", tail=words)
         found, schema = self.store.read("hmget", key, "id", "schema")
         if schema is None or int(schema) > int(SCHEMA):

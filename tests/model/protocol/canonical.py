@@ -6,8 +6,6 @@ keeps only what its state is asked for, an attempt's number counts from the olde
 
 from __future__ import annotations
 
-from typing import Optional
-
 from .setting import Setting
 from .words import (
     CERTAIN,
@@ -84,7 +82,7 @@ def _records(world: World, uid: int) -> list[Batch]:
 
 def _without_futile(world: World, setting: Setting, number: int, worker: Worker) -> Worker:
     stage = worker.stage
-    needs: Optional[tuple[str, ...]] = _NEEDS.get(stage)
+    needs: tuple[str, ...] | None = _NEEDS.get(stage)
     if needs is None or (setting.faults.restarts and not setting.rules.fences_outlive_restarts):
         return worker
     if stage == READY and not setting.rules.write_ahead:
@@ -92,9 +90,9 @@ def _without_futile(world: World, setting: Setting, number: int, worker: Worker)
     if stage == SETTLING and not setting.rules.delivered_before_settled:
         return worker
     for batch in _records(world, worker.uid):
-        if batch.state in needs and (batch.holder == number or not setting.rules.fences):
-            if stage not in _OF_AN_ATTEMPT or batch.attempt == worker.attempt:
-                return worker
+        same = stage not in _OF_AN_ATTEMPT or batch.attempt == worker.attempt
+        if same and batch.state in needs and (batch.holder == number or not setting.rules.fences):
+            return worker
     return Worker(unsent=worker.unsent)
 
 
@@ -132,7 +130,8 @@ def _recounted(world: World) -> World:
         return tuple(batch._replace(attempt=batch.attempt - oldest[batch.uid]) for batch in batches)
 
     workers = []
-    for worker in world.workers:
+    for held in world.workers:
+        worker = held
         if worker.uid in oldest and worker.stage in (*_OF_AN_ATTEMPT, INTENT, UNSENT, WAITING, OVERLOAD, REFUSED):
             counted = max(-1, worker.attempt - oldest[worker.uid])
             over = counted < 0 and worker.stage in (UNSENT, OVERLOAD, REFUSED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Optional
 
 from .setting import Setting
 from .submitting import decided_here, fence_says, unparked
@@ -52,7 +51,7 @@ def polling(world: World, setting: Setting) -> Iterator[Step]:  # noqa: ARG001 -
                 yield Step(f"batch {batch.uid} is held: its remote batch was deleted", write(world, held))
 
 
-def safe_end(world: World, setting: Setting) -> Optional[Step]:
+def safe_end(world: World, setting: Setting) -> Step | None:
     """Return the end of a batch whose remote one is surely its own, where only "at once" is asked about drains."""
     faults = setting.faults
     if setting.steps_of_drain or setting.deletes_settled or faults.deletions or faults.expiries or faults.troubles:

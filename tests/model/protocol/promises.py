@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 from .setting import Setting
 from .words import DELIVERED, HELD, NOW, SETTLED, SETTLING
 from .world import GENERATION, World
@@ -16,12 +14,12 @@ NL = "NL: a prompt is neither waiting nor in a batch nor in the sink"
 NL_STUCK = "NL: a state from which the prompts cannot all arrive without a further fault"
 
 
-def broken(world: World, setting: Setting) -> Optional[str]:
+def broken(world: World, setting: Setting) -> str | None:
     """Return the promise that this state breaks."""
     return _paid_twice(world) or _owned_wrongly(world) or _lost(world, setting)
 
 
-def _paid_twice(world: World) -> Optional[str]:
+def _paid_twice(world: World) -> str | None:
     billed: dict[int, int] = {}
     for remote in world.remotes:
         if remote.token >= 0:
@@ -40,7 +38,7 @@ def _paid_twice(world: World) -> Optional[str]:
     return None
 
 
-def _owned_wrongly(world: World) -> Optional[str]:
+def _owned_wrongly(world: World) -> str | None:
     owned = [batch.remote for batch in world.batches if batch.remote >= 0]
     if len(set(owned)) < len(owned):
         return OWN_TWICE
@@ -54,7 +52,7 @@ def _owned_wrongly(world: World) -> Optional[str]:
     return None
 
 
-def _lost(world: World, setting: Setting) -> Optional[str]:
+def _lost(world: World, setting: Setting) -> str | None:
     there = {entry % GENERATION for _, entry in world.rows}
     for lane in world.lanes:
         there.update(entry % GENERATION for entry in lane.waiting)

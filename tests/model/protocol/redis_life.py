@@ -104,12 +104,10 @@ def _recover(world: World, setting: Setting, number: int, lane: Lane) -> Iterato
 def lane_of(setting: Setting, entry: int) -> int:
     """Return the lane that a prompt is in."""
     prompt = entry % GENERATION
-    number = 0
-    for count in setting.prompts:
+    for number, count in enumerate(setting.prompts):
         if prompt < count:
             return number
         prompt -= count
-        number += 1
     raise ValueError(entry)
 
 

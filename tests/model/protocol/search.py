@@ -100,7 +100,7 @@ def explore(setting: Setting, *, most: int = MOST_STATES) -> Verdict:
         at = _stuck(good, sources, targets)
         verdict.broken = NL_STUCK if at >= 0 else ""
     if verdict.broken:
-        _tell(verdict, setting, parts, list(numbers), parents, at)
+        _tell(verdict, setting, parts, list(numbers), _way(parents, at))
     verdict.seconds = time.process_time() - began
     return verdict
 
@@ -130,14 +130,19 @@ def _stuck(good: bytearray, sources: array[int], targets: array[int]) -> int:
     return reached.find(0)
 
 
-def _tell(verdict: Verdict, setting: Setting, parts: Parts, keys: list[bytes], parents: array[int], at: int) -> None:
-    """Walk the way to a state once more, and note its words."""
+def _way(parents: array[int], at: int) -> list[int]:
+    """Return the shortest way to a state, the first one left out."""
     way = []
     while at > 0:
         way.append(at)
         at = parents[at]
+    return way[::-1]
+
+
+def _tell(verdict: Verdict, setting: Setting, parts: Parts, keys: list[bytes], way: list[int]) -> None:
+    """Walk the way to a state once more, and note its words."""
     world = first(setting)
-    for number in reversed(way):
+    for number in way:
         wanted = parts.unpack(keys[number])
         step = next(step for step in steps(world, setting) if step.world == wanted)
         verdict.trace.append(step.words)

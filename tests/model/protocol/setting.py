@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from .world import Faults
 
+NONE = Faults()
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -69,6 +71,9 @@ class Rules:
     """A lane without a past is a new one only in a Redis that was never restarted."""
 
 
+ALL = Rules()
+
+
 @dataclass(frozen=True)
 class Setting:
     """A row's bounds. All interleavings within them are explored."""
@@ -92,5 +97,5 @@ class Setting:
     """Whether others delete only what its own batch has listed or owns (assumption A5)."""
     deletes_settled: bool = False
     """What `poll.delete_when_settled` says."""
-    faults: Faults = Faults()
-    rules: Rules = Rules()
+    faults: Faults = NONE
+    rules: Rules = ALL

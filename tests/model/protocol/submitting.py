@@ -136,16 +136,15 @@ def _record_intent(world: World, setting: Setting, number: int, worker: Worker) 
     if batch is not None and batch.state == SEALED and batch.attempt == worker.attempt:
         for valid in fence_says(world, setting, number, batch):
             if valid and decided_here(world.lanes[batch.lane], setting):
-                yield from _commit_intent(world, setting, number, worker, batch, name)
+                yield from _commit_intent(world, setting, number, batch, name)
             else:
                 yield Step(f"w{number} is refused the intent", becomes(world, number, idle(worker)))
         return
     yield Step(f"w{number} is refused the intent", becomes(world, number, idle(worker)))
 
 
-def _commit_intent(
-    world: World, setting: Setting, number: int, worker: Worker, batch: Batch, name: int
-) -> Iterator[Step]:
+def _commit_intent(world: World, setting: Setting, number: int, batch: Batch, name: int) -> Iterator[Step]:
+    worker = world.workers[number - 1]
     recorded = write(world, submitted(batch, worker.number, name))
     attempt = worker.attempt + 1
     done = worker._replace(stage=INTENT, attempt=attempt, intent=name, number=-1)

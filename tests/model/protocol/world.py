@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from .words import CERTAIN, IDLE, MOVES, NEVER, NOW, OPEN, SUBMITTING
 
-Entries = tuple  # of ints; an entry is prompt + GENERATION for every time that the prompt was put back
+Entries = tuple[int, ...]
 GENERATION = 10
+"""An entry is its prompt's number, and this much more for every time that the prompt was put back."""
+
 NOBODY = 0
 A_LETTER = 99
 """Holds a batch whose newest fence is on its way in a letter."""
@@ -117,7 +119,7 @@ class World(NamedTuple):
     batches: tuple[Batch, ...]
     workers: tuple[Worker, ...]
     faults: Faults
-    disk: Optional[Disk] = None
+    disk: Disk | None = None
     remotes: tuple[Remote, ...] = ()
     posts: tuple[Post, ...] = ()
     letters: tuple[Letter, ...] = ()
@@ -143,7 +145,7 @@ def find(batches: tuple[Batch, ...], uid: int) -> int:
     return -1
 
 
-def get(world: World, uid: int) -> Optional[Batch]:
+def get(world: World, uid: int) -> Batch | None:
     """Return a batch's record."""
     place = find(world.batches, uid)
     return None if place < 0 else world.batches[place]
@@ -154,7 +156,7 @@ def follow(batch: Batch, event: str) -> str:
     return MOVES[batch.state, event]
 
 
-def write(world: World, *batches: Batch, lanes: Optional[tuple[Lane, ...]] = None, uids: int = 0) -> World:
+def write(world: World, *batches: Batch, lanes: tuple[Lane, ...] | None = None, uids: int = 0) -> World:
     """Change records in Redis' memory (unknown uids are added); the disk stays as it was."""
     held = list(world.batches)
     for batch in batches:
