@@ -145,26 +145,34 @@ def test_unusable_prompts_stay_with_the_pieces(forgetful: Mortal) -> None:
     assert bench.verdict()["prompts_committed_twice"] == 0
 
 
+@pytest.mark.parametrize("cut", ["split", "eject"])
 def test_another_replica_that_cuts_the_same_batch_costs_a_look(
-    forgetful: Mortal, monkeypatch: pytest.MonkeyPatch
+    forgetful: Mortal, monkeypatch: pytest.MonkeyPatch, cut: str
 ) -> None:
     """A cut that comes too late opens nothing: the lane is looked at again."""
     bench = forgetful.bench
-    names = [*enqueue(bench, 2), *enqueue(bench, 1, stem="guilty"), *enqueue(bench, 1, stem="last")]
+    names = enqueue(bench, 4)
+    fault: dict[str, object] = {"kind": "status", "on": "create", "status": 400, "error_type": "invalid_request_error"}
+    how: dict[str, dict[str, object]] = {
+        "split": {"status": 413},
+        "eject": {"message": "requests.1.params.max_tokens: must be positive"},
+    }
+    bench.simulator.control.inject(fault | how[cut])
     stick(bench, 2)
     app = bench.start()
-    refuse_bodies_with(app, b"guilty")
     snapshot_when_sealed(app, forgetful)
-    bench.drive(app, lambda: len(sizes(bench)) == 2)
+    bench.drive(app, lambda: sum(sizes(bench)) >= 3)
+    created = sizes(bench)
     successor = crash(forgetful, app)
-    split, late = type(successor.ledger.batches).split, iter([1])
+    does, late = getattr(type(successor.ledger.batches), cut), iter([1])
 
     def overtaken(*args: Any, **named: Any) -> str:
-        return "STALE" if next(late, None) else split(*args, **named)
+        return "STALE" if next(late, None) else does(*args, **named)
 
-    monkeypatch.setattr(type(successor.ledger.batches), "split", overtaken)
+    monkeypatch.setattr(type(successor.ledger.batches), cut, overtaken)
     ends_right(bench, successor, names)
-    assert bench.verdict()["prompts_committed_twice"] == 0
+    assert next(late, None) is None
+    assert sizes(bench) == created
 
 
 def test_results_that_never_add_up_keep_the_lane_closed_and_say_so(
