@@ -85,7 +85,9 @@ class Recovery:
             self._shape(lane, token, remote)
             batch = self._ledger.batches.get(lane, token.uid)
         if batch is None:
-            return  # another lane's, or long settled
+            if is_of_lane(token.uid, lane):
+                self._telemetry.remote_orphaned(token.uid, remote)
+            return
         if batch.state in UNPOSTED and batch.count == remote.counts.total:
             self._ledger.batches.found(batch, remote, token.attempt, deployment=token.deployment)
             self._telemetry.doubt_resolved(batch, "adopted")
