@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import Bench
-from endings import batches, dead, ends_right, enqueue, refuse_bodies_with, remote_ids, sizes, states
+from bench import Bench, wait_until
+from endings import batches, calls, dead, ends_right, enqueue, refuse_bodies_with, remote_ids, sizes, states
 from mortal import Mortal
 
 from worker.core.model import State
+from worker.recovery import strays
 from worker.simulator import Simulator
 from worker.wiring import App
 
@@ -201,3 +202,40 @@ def test_results_that_never_add_up_keep_the_lane_closed_and_say_so(
     bench.drive(successor)
     assert len(blocked()) == 1
     assert sorted(row["id"] for row in bench.rows()) == names
+
+
+def test_a_recovery_among_many_strangers_takes_several_looks(
+    forgetful: Mortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks is watched: a look that reads thousands of tokens would be taken for stuck, and begin again."""
+    bench = forgetful.bench
+    names = enqueue(bench, 3)
+    stick(bench, 1)
+    app = bench.start()
+    forgetful.snapshot()
+    for _ in range(6):
+        bench.simulator.control.foreign(2)
+    bench.drive(app, lambda: states(app) == [State.IN_PROGRESS])
+    successor = crash(forgetful, app)
+    assert successor.api is not None
+    moment, read = [0.0], successor.api.results
+
+    def slow(remote_id: str) -> Any:
+        moment[0] += strays.READING_SECONDS / 2
+        return read(remote_id)
+
+    monkeypatch.setattr(successor.api, "results", slow)
+    monkeypatch.setattr(successor.clock, "monotonic", lambda: moment[0])
+    since = successor.ledger.lanes.past("default").recovering_since
+    assert since is not None
+    wait_until(lambda: successor.ledger.store.now() > since + 0.3, description="the horizon is over")
+    looks = []
+    for _ in range(9):
+        moment[0] += 1.0
+        before = calls(bench, "results")
+        successor.rescuer.step()
+        looks.append(calls(bench, "results") - before)
+    assert [count for count in looks if count] == [3, 3, 2]
+    monkeypatch.undo()
+    ends_right(bench, successor, names)
+    assert sizes(bench) == [3]

@@ -44,7 +44,7 @@ class Recovery:
         self._api = api
         self._telemetry = telemetry
         self._clock = clock
-        self._strays = Strays(config=config, ledger=ledger, api=api, deployment=deployment)
+        self._strays = Strays(config=config, ledger=ledger, api=api, clock=clock, deployment=deployment)
         self._carving = Carving(ledger)
         self._asked_at = float("-inf")
 
