@@ -191,6 +191,8 @@ class Rescuer:
         if deleted is not None and self._deleted.get(lane) != deleted:
             self._deleted[lane] = deleted
             self._telemetry.prompts_deleted(lane, deleted)
+        if self._ledger.lanes.rewind(lane):
+            self._telemetry.lane_rewound(lane)
         self._heads[lane] = self._ledger.lanes.head(lane)
 
     def _publish_waiting(self) -> None:

@@ -58,6 +58,27 @@ def test_a_lane_remembers_its_cursor_only_where_it_has_none(rig: Rig) -> None:
     assert rig.ledger.lanes.marks(LANE).cursor == "5-0"
 
 
+def test_a_lane_is_rewound_only_from_where_it_was_seen_and_empty_of_batches(rig: Rig) -> None:
+    """Everything it holds lies behind the cursor, and none of it is a batch's."""
+    rig.store.write("xadd", rig.keys.prompts(LANE), {"params": "{}"}, id="5-0")
+    rig.store.write("hset", rig.keys.lane(LANE), "cursor", "9-0")
+
+    def rewind(seen: str) -> str:
+        keys = rig.keys
+        return rig.store.say("rewind", lane=keys.lane(LANE), prompts=keys.prompts(LANE), due=keys.due(LANE), seen=seen)
+
+    assert rewind("8-0") == "STALE"
+    rig.store.write("zadd", rig.keys.due(LANE), {"uid1": 0})
+    assert rewind("9-0") == "STALE"
+    rig.store.write("delete", rig.keys.due(LANE))
+    rig.store.write("xadd", rig.keys.prompts(LANE), {"params": "{}"}, id="10-0")
+    assert rewind("9-0") == "STALE"
+    assert not rig.ledger.lanes.rewind(LANE)
+    rig.store.write("xdel", rig.keys.prompts(LANE), "10-0")
+    assert rig.ledger.lanes.rewind(LANE)
+    assert rig.ledger.lanes.marks(LANE).cursor == "0-0"
+
+
 def test_who_works_here_is_not_asked_of_a_server_that_refuses(real_rig: Rig) -> None:
     """Somebody made the deployment's hash a string: that is an operator's to mend, and said."""
     real_rig.store.write("set", real_rig.keys.deployment, "x", ex=60)

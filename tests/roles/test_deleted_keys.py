@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from bench import Bench, turn
+from bench import Bench, params, turn
 from endings import batches, calls, dead, ends_right, enqueue, held, sizes, states
 
 from worker.core.model import State
@@ -195,3 +195,35 @@ def test_the_registry_of_lanes_comes_back(bench: Bench) -> None:
     names = enqueue(bench, 2, stem="later")
     bench.drive(app, lambda: len(bench.rows()) == 3)
     assert {row["id"] for row in bench.rows()} == {"p0", *names}
+
+
+def test_a_stream_that_begins_anew_behind_the_cursor_is_worked_off(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Deleted, and filled by a clock that went back: no seal would ever look there."""
+    app = bench.start()
+    names = enqueue(bench, 2)
+    bench.drive(app)
+    bench.redis.delete(STREAM)
+    for number in range(3):
+        names.append(f"old{number}")
+        bench.redis.xadd(STREAM, {"params": params(), "id": names[-1]}, id=f"1700000000000-{number}")
+    turn(app)
+    assert len(bench.rows()) == 2
+    app.rescuer._keep_house()
+    assert len(said(caplog, "lane.rewound")) == 1
+    ends_right(bench, app, names)
+    app.rescuer._keep_house()
+    assert len(said(caplog, "lane.rewound")) == 1
+
+
+def test_nothing_is_rewound_while_a_batch_is_under_way(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """All that is in the stream is its own, and lies behind the cursor as it should."""
+    app, names = stuck(bench)
+    app.rescuer._keep_house()
+    assert said(caplog, "lane.rewound") == []
+    bench.simulator.control.end()
+    ends_right(bench, app, names)
+    app.rescuer._keep_house()
+    assert said(caplog, "lane.rewound") == []
+    assert sizes(bench) == [4]

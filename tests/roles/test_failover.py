@@ -113,7 +113,7 @@ def test_several_batches_that_the_replica_never_heard_of_are_told_apart(pair: Pa
     assert sizes(bench) == [2, 2, 2]
 
 
-def test_prompts_that_only_the_master_had_are_answered_to_nobody(pair: Pair) -> None:
+def test_prompts_that_only_the_master_had_are_answered_to_nobody(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     """Redis lost what it had acknowledged: their results are no other prompt's, and everything else goes on."""
     bench = pair.bench
     settle_later(bench, 2)
@@ -129,6 +129,8 @@ def test_prompts_that_only_the_master_had_are_answered_to_nobody(pair: Pair) -> 
     bench.drive(app)
     has_ended_right(bench, app, [*names, *later])
     assert sizes(bench) == [2, 3, 3]
+    orphaned = [str(record.msg) for record in caplog.records if "remote.orphaned" in str(record.msg)]
+    assert [remote_ids(bench)[1] in line for line in orphaned] == [True]
 
 
 def test_a_replica_that_has_everything_is_asked_about_all_the_same(pair: Pair) -> None:

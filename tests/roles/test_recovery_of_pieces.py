@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import Bench
-from endings import batches, dead, ends_right, enqueue, refuse_bodies_with, remote_ids, sizes, states
+from bench import Bench, wait_until
+from endings import batches, calls, dead, ends_right, enqueue, refuse_bodies_with, remote_ids, sizes, states
 from mortal import Mortal
 
 from worker.core.model import State
+from worker.recovery import strays
 from worker.simulator import Simulator
 from worker.wiring import App
 
@@ -145,26 +146,34 @@ def test_unusable_prompts_stay_with_the_pieces(forgetful: Mortal) -> None:
     assert bench.verdict()["prompts_committed_twice"] == 0
 
 
+@pytest.mark.parametrize("cut", ["split", "eject"])
 def test_another_replica_that_cuts_the_same_batch_costs_a_look(
-    forgetful: Mortal, monkeypatch: pytest.MonkeyPatch
+    forgetful: Mortal, monkeypatch: pytest.MonkeyPatch, cut: str
 ) -> None:
     """A cut that comes too late opens nothing: the lane is looked at again."""
     bench = forgetful.bench
-    names = [*enqueue(bench, 2), *enqueue(bench, 1, stem="guilty"), *enqueue(bench, 1, stem="last")]
+    names = enqueue(bench, 4)
+    fault: dict[str, object] = {"kind": "status", "on": "create", "status": 400, "error_type": "invalid_request_error"}
+    how: dict[str, dict[str, object]] = {
+        "split": {"status": 413},
+        "eject": {"message": "requests.1.params.max_tokens: must be positive"},
+    }
+    bench.simulator.control.inject(fault | how[cut])
     stick(bench, 2)
     app = bench.start()
-    refuse_bodies_with(app, b"guilty")
     snapshot_when_sealed(app, forgetful)
-    bench.drive(app, lambda: len(sizes(bench)) == 2)
+    bench.drive(app, lambda: sum(sizes(bench)) >= 3)
+    created = sizes(bench)
     successor = crash(forgetful, app)
-    split, late = type(successor.ledger.batches).split, iter([1])
+    does, late = getattr(type(successor.ledger.batches), cut), iter([1])
 
     def overtaken(*args: Any, **named: Any) -> str:
-        return "STALE" if next(late, None) else split(*args, **named)
+        return "STALE" if next(late, None) else does(*args, **named)
 
-    monkeypatch.setattr(type(successor.ledger.batches), "split", overtaken)
+    monkeypatch.setattr(type(successor.ledger.batches), cut, overtaken)
     ends_right(bench, successor, names)
-    assert bench.verdict()["prompts_committed_twice"] == 0
+    assert next(late, None) is None
+    assert sizes(bench) == created
 
 
 def test_results_that_never_add_up_keep_the_lane_closed_and_say_so(
@@ -193,3 +202,40 @@ def test_results_that_never_add_up_keep_the_lane_closed_and_say_so(
     bench.drive(successor)
     assert len(blocked()) == 1
     assert sorted(row["id"] for row in bench.rows()) == names
+
+
+def test_a_recovery_among_many_strangers_takes_several_looks(
+    forgetful: Mortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks is watched: a look that reads thousands of tokens would be taken for stuck, and begin again."""
+    bench = forgetful.bench
+    names = enqueue(bench, 3)
+    stick(bench, 1)
+    app = bench.start()
+    forgetful.snapshot()
+    for _ in range(6):
+        bench.simulator.control.foreign(2)
+    bench.drive(app, lambda: states(app) == [State.IN_PROGRESS])
+    successor = crash(forgetful, app)
+    assert successor.api is not None
+    moment, read = [0.0], successor.api.results
+
+    def slow(remote_id: str) -> Any:
+        moment[0] += strays.READING_SECONDS / 2
+        return read(remote_id)
+
+    monkeypatch.setattr(successor.api, "results", slow)
+    monkeypatch.setattr(successor.clock, "monotonic", lambda: moment[0])
+    since = successor.ledger.lanes.past("default").recovering_since
+    assert since is not None
+    wait_until(lambda: successor.ledger.store.now() > since + 0.3, description="the horizon is over")
+    looks = []
+    for _ in range(9):
+        moment[0] += 1.0
+        before = calls(bench, "results")
+        successor.rescuer.step()
+        looks.append(calls(bench, "results") - before)
+    assert [count for count in looks if count] == [3, 3, 2]
+    monkeypatch.undo()
+    ends_right(bench, successor, names)
+    assert sizes(bench) == [3]

@@ -238,6 +238,21 @@ class Lanes:
         sealed = order(cursor.decode() if cursor else "0-0")
         return next((entry for entry in suspects if order(entry) > sealed), None)
 
+    def rewind(self, lane: str) -> bool:
+        """Begin a lane's stream anew when all of it lies behind the cursor, where no seal would ever find it.
+
+        The ids of `*` only grow, so that takes a stream which somebody deleted, and a clock that went back or ids made
+        by hand. While a batch is under way its prompts lie there, too, and nothing is done.
+        """
+        key = self.store.keys.prompts(lane)
+        length, newest = self.store.read_all([("xlen", key), ("xrevrange", key, "+", "-", 1)])
+        cursor = self.marks(lane).cursor
+        if not length or not newest or order(newest[0][0].decode()) > order(cursor):
+            return False
+        keys = self.store.keys
+        answer = self.store.say("rewind", lane=keys.lane(lane), prompts=key, due=keys.due(lane), seen=cursor)
+        return answer == "OK"
+
     def stream_bytes(self, lanes: list[str]) -> dict[str, int]:
         """Return what Redis spends on each lane's stream, estimated from samples (MEMORY USAGE)."""
         answers = self.store.read_all(("memory_usage", self.store.keys.prompts(lane)) for lane in lanes)

@@ -31,7 +31,7 @@ class Orphans:
         self._ledger = ledger
         self._telemetry = telemetry
         self._clock = clock
-        self._strays = Strays(config=config, ledger=ledger, api=api, deployment=deployment)
+        self._strays = Strays(config=config, ledger=ledger, api=api, clock=clock, deployment=deployment)
         self._asked_at = float("-inf")
 
     def step(self, emptied_at: float) -> None:

@@ -44,7 +44,7 @@ class Recovery:
         self._api = api
         self._telemetry = telemetry
         self._clock = clock
-        self._strays = Strays(config=config, ledger=ledger, api=api, deployment=deployment)
+        self._strays = Strays(config=config, ledger=ledger, api=api, clock=clock, deployment=deployment)
         self._carving = Carving(ledger)
         self._asked_at = float("-inf")
 
@@ -85,7 +85,9 @@ class Recovery:
             self._shape(lane, token, remote)
             batch = self._ledger.batches.get(lane, token.uid)
         if batch is None:
-            return  # another lane's, or long settled
+            if is_of_lane(token.uid, lane):
+                self._telemetry.remote_orphaned(token.uid, remote)
+            return
         if batch.state in UNPOSTED and batch.count == remote.counts.total:
             self._ledger.batches.found(batch, remote, token.attempt, deployment=token.deployment)
             self._telemetry.doubt_resolved(batch, "adopted")

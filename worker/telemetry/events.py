@@ -38,6 +38,7 @@ class Telemetry:
         self._lost: set[str] = set()
         self._unpriced: set[str] = set()
         self._blocking: set[str] = set()
+        self._orphaned: set[str] = set()
         self._model = Bounded()
         self._retry_reason = Bounded(labels.RETRY_REASONS)
         self._bury_reason = Bounded(labels.BURY_REASONS)
@@ -276,6 +277,14 @@ class Telemetry:
             hint="somebody deleted the lane's hash: its cursor is back, a pause of it is not; deny DEL by an ACL",
         )
 
+    def lane_rewound(self, lane: str) -> None:
+        """Tell that all prompts of a lane had ids from before its cursor, and that they are sealed all the same."""
+        self._log.error(
+            "lane.rewound",
+            lane=lane,
+            hint="somebody deleted the stream and a clock went back, or ids were made by hand: use XADD with *",
+        )
+
     def prompts_deleted(self, lane: str, entry_id: str) -> None:
         """Tell that somebody deletes prompts which wait for a batch."""
         self._log.error(
@@ -295,7 +304,9 @@ class Telemetry:
         )
 
     def remote_orphaned(self, uid: str, remote: RemoteBatch) -> None:
-        """Tell of a remote batch of ours whose prompts are gone."""
+        """Tell, once, of a remote batch of ours whose prompts are gone."""
+        if not self._first(self._orphaned, remote.id):
+            return
         self._log.error(
             "remote.orphaned",
             batch=uid,
