@@ -336,7 +336,7 @@ def test_thousands_of_raw_answers_end_in_what_is_documented(api: BatchesApi, ser
         except ApiError as error:
             ends[type(error).__name__] += 1
         except BaseException:
-            print(name, raw)  # noqa: T201 - what it was is the finding
+            print(name, raw)
             raise
     assert len(ends) >= 5, ends
 

@@ -79,7 +79,7 @@ def test_every_entry_of_a_mad_producer_ends_as_one_row(connect: Callable[..., Mi
     verdict = simulator.control.ledger()
     assert verdict["prompts_billed_twice"] == 0
     assert set(kinds) == {"good", "odd", "bad"}, "a run without each of them proves nothing"
-    print(Counter(kinds), Counter(reason for _, reason in mill.dead()))  # noqa: T201 - the figures are the point
+    print(Counter(kinds), Counter(reason for _, reason in mill.dead()))
 
 
 def tell(rows: Iterable[tuple[str, str]], open_names: set[str]) -> Counter[tuple[str, str]]:

@@ -93,7 +93,7 @@ def test_only_whole_results_are_delivered_and_each_as_it_came(
     assert simulator.control.ledger()["prompts_billed_twice"] == 0
     assert readings > rounds * 1.3, "a run in which nearly all is believed proves nothing"
     assert len(mill.dead()) > 0
-    print(f"{rounds} batches of {PER_BATCH}, {readings} readings")  # noqa: T201 - the figures are the point
+    print(f"{rounds} batches of {PER_BATCH}, {readings} readings")
 
 
 def take_results(mill: Mill) -> dict[str, bytes]:

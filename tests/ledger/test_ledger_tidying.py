@@ -60,7 +60,7 @@ LEFT: dict[str, Callable[[Rig], object]] = {
     "a pause": lambda rig: rig.ledger.lanes.pause(LANE, "upgrade"),
     "parking": lambda rig: rig.ledger.lanes.park(LANE, "billing", 0.0),
     "a flush": lambda rig: rig.store.write("hset", rig.keys.lane(LANE), "flush_to", "5-0"),
-    "a recovery": lambda rig: rig.ledger.lanes.begin_recovery(LANE),
+    "a recovery": lambda rig: rig.ledger.lanes.begin_recovery(LANE, rig.ledger.deployment.incarnation()),
     "another life": lambda rig: rig.store.write("hset", rig.keys.lane(LANE), "incarnation", "earlier"),
 }
 

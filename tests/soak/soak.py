@@ -310,7 +310,8 @@ def billed(api: Simulator) -> Counter[str]:
     counted: Counter[str] = Counter()
     for batch in remote.batches():
         if not batch.foreign:
-            counted.update(paid(batch, remote.rows(batch), now))
+            rows = remote.rows(batch)
+            counted.update(rows.ids[index] for index in paid(batch, rows, now))
     return counted
 
 

@@ -173,7 +173,7 @@ class Torture:
 
 
 def _print(lines: list[str]) -> None:
-    print("\n".join(lines), flush=True)  # noqa: T201  # a command prints
+    print("\n".join(lines), flush=True)  # a command prints
 
 
 def main() -> int:
