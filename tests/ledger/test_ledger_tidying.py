@@ -60,7 +60,7 @@ LEFT: dict[str, Callable[[Rig], object]] = {
     "a pause": lambda rig: rig.ledger.lanes.pause(LANE, "upgrade"),
     "parking": lambda rig: rig.ledger.lanes.park(LANE, "billing", 0.0),
     "a flush": lambda rig: rig.store.write("hset", rig.keys.lane(LANE), "flush_to", "5-0"),
-    "a recovery": lambda rig: rig.ledger.lanes.begin_recovery(LANE, rig.ledger.deployment.incarnation()),
+    "a recovery": lambda rig: rig.ledger.lanes.begin_recovery(LANE, "life"),
     "another life": lambda rig: rig.store.write("hset", rig.keys.lane(LANE), "incarnation", "earlier"),
 }
 
@@ -81,10 +81,9 @@ def test_a_lane_that_went_begins_anew(rig: Rig) -> None:
     rig.recover()
     assert tidy(rig)
     rig.fill(2)
-    window = rig.window()
-    assert rig.try_seal("uid2", window) == "RECOVER"
+    assert rig.try_seal("uid2", rig.window()) == "RECOVER"
     assert rig.ledger.lanes.recovered(LANE, incarnation_of(rig.ledger), "none")
-    assert rig.try_seal("uid2", window) == "SEALED"
+    assert rig.try_seal("uid2", rig.window()) == "SEALED"
     assert rig.batch("uid2").count == 2
 
 
