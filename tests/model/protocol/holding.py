@@ -193,5 +193,5 @@ HOLDING = (
         "exclusive is declared, the workspace is shared, one batch in doubt: the stranger's is given back",
         replace(ONE, largest=1, faults=Faults(strangers=1, vanishings=1)),
     ),
-    Row("H34", "the same with two lanes", replace(EQUAL, workers=1, faults=Faults(late=1)), fast=False),
+    Row("H34", "A1 broken once, with two lanes", replace(EQUAL, workers=1, faults=Faults(late=1)), fast=False),
 )
