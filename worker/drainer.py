@@ -178,7 +178,8 @@ class Drainer:
                 on=connection,
             )
 
-        if not self._config.poll.delete_when_settled or batch.remote_id is None:
+        wanted = self._config.poll.delete_when_settled and batch.remote_id is not None
+        if not wanted or self._barrier.kind == "none":  # without a barrier nothing says that Redis will remember
             return finish(None), False
         try:
             return self._barrier.durably(finish), True

@@ -70,3 +70,11 @@ def test_what_may_not_be_on_disk_deletes_nothing(
     assert deleted(bench) == 0
     labels = {"lane": "default", "result": "succeeded"}
     assert app.telemetry.registry.get_sample_value("batchmill_prompts_settled_total", labels) == 1
+
+
+def test_without_a_barrier_nothing_is_deleted(bench: Bench) -> None:
+    """Nothing could say that Redis will remember the settling; recovery by token needs what is at the API."""
+    bench.settings["redis.barrier"] = "none"
+    names, app = enqueue(bench, 2), started(bench)
+    ends_right(bench, app, names)
+    assert deleted(bench) == 0

@@ -101,5 +101,7 @@ def _barrier(config: "Config", store: Store, facts: "ServerFacts") -> Finding:
     barrier = choose_barrier(config.redis.barrier, store=store, facts=facts, owner="check", wait=clock.sleep)
     told = f"{barrier.kind}: {barrier.reason}"
     if barrier.kind == "none":
-        return warn("barrier", told, "after a crash of Redis lanes wait until every doubt is resolved by token")
+        unheeded = "; poll.delete_when_settled is not heeded" if config.poll.delete_when_settled else ""
+        hint = "after a crash of Redis lanes wait until every doubt is resolved by token"
+        return warn("barrier", told, hint + unheeded)
     return ok("barrier", told)
