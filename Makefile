@@ -4,6 +4,7 @@
 PYTHON ?= python3
 ARGS ?=
 SEEDS ?= 1000
+N ?= 5000
 
 BIN := .venv/bin
 SYSTEM_UV := $(shell command -v uv 2>/dev/null)
@@ -26,7 +27,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types floors size bench simulate torture soak lock clean
+.PHONY: help demo test check lint types floors size bench model simulate torture fuzz soak audit lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +59,15 @@ size: .venv/dev.stamp
 bench: .venv/dev.stamp  ## measure, where there is something to measure
 	@if [ -d benchmarks ]; then $(BIN)/python -m benchmarks $(ARGS); else echo "There are no benchmarks yet."; fi
 
+model: .venv/dev.stamp  ## search every interleaving of the protocol within bounds; pypy3 halves the time
+	@$(or $(shell command -v pypy3 2>/dev/null),$(BIN)/python) tests/model/run.py $(ARGS)
+
+fuzz: .venv/dev.stamp  ## N hostile prompts, results and answers, each accounted for: N=50000
+	@FUZZ=$(N) $(BIN)/python -m pytest -q -s tests/fuzz $(ARGS)
+
+audit: .audit/ready  ## look for known flaws in the locked libraries, where advisories can be reached
+	@PIP_AUDIT=.audit/bin/pip-audit .ci/audit
+
 simulate: .venv/dev.stamp  ## live through SEEDS worlds in which everything fails, each repeatable: SEEDS=10000
 	@$(BIN)/python tests/simulation/simulate.py --seeds $(SEEDS) $(ARGS)
 
@@ -73,9 +83,10 @@ lock: $(UV_READY)  ## resolve requirements/*.txt anew from pyproject.toml
 	@$(LOCK) --all-extras --constraint requirements/dev.txt --output-file requirements/run.txt pyproject.toml
 	@$(LOCK) --constraint requirements/dev.txt --output-file requirements/build.txt --group build
 	@$(LOCK) --output-file requirements/uv.txt --group installer
+	@$(LOCK) --output-file requirements/audit.txt --group audit
 
 clean:  ## remove what make and the tools made; results and queues stay
-	rm -rf .venv .uv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov
+	rm -rf .venv .uv .audit dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 define CHECK_PYTHON
@@ -102,6 +113,14 @@ endef
 	echo "Installing the locked libraries into .venv" && \
 	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/run.txt requirements/build.txt && \
 	$(INSTALL_SELF) && touch $@
+
+# A place of its own: what audits is not among what is audited as part of the program.
+.audit/ready: requirements/audit.txt | $(UV_READY)
+	$(CHECK_PYTHON)
+	@echo "Installing pip-audit into .audit"
+	@$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .audit
+	@$(UV) pip sync --quiet --python .audit/bin/python --require-hashes requirements/audit.txt
+	@touch $@
 
 .uv/ready: requirements/uv.txt
 	$(CHECK_PYTHON)
