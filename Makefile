@@ -83,7 +83,7 @@ lock: $(UV_READY)  ## resolve requirements/*.txt anew from pyproject.toml
 	@$(LOCK) --all-extras --constraint requirements/dev.txt --output-file requirements/run.txt pyproject.toml
 	@$(LOCK) --constraint requirements/dev.txt --output-file requirements/build.txt --group build
 	@$(LOCK) --output-file requirements/uv.txt --group installer
-	@$(LOCK) --output-file requirements/audit.txt --group audit
+	@$(LOCK) --constraint requirements/dev.txt --output-file requirements/audit.txt --group audit
 
 clean:  ## remove what make and the tools made; results and queues stay
 	rm -rf .venv .uv .audit dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov
