@@ -11,6 +11,7 @@ from worker.ledger.deployment import Origin
 from worker.ledger.fitness import weaknesses
 from worker.ledger.lanes import Past
 from worker.ledger.ledger import Ledger
+from worker.ledger.store import LedgerRefusedError
 from worker.telemetry import Telemetry
 
 LOOK_TICKS = 2
@@ -45,6 +46,7 @@ class Rescuer:
         self._tidy_knocks = tidy_knocks
         self._incarnation = ""
         self._weak: set[str] = set()
+        self._unfit: set[str] = set()
         self._heads: dict[str, str | None] = {}
         self._deleted: dict[str, str] = {}
         self._life_began = 0.0
@@ -62,8 +64,7 @@ class Rescuer:
         if incarnation != self._incarnation or self._barrier.doubtful:
             self._look_at_server()
             self._incarnation = incarnation
-        for lane in self._ledger.deployment.lanes():
-            self._recover(lane, incarnation)
+        self._in_each_lane(lambda lane: self._recover(lane, incarnation))
         if origin.emptied_at is not None and origin.orphans is None:
             self._count_orphans(origin.emptied_at)
         now = self._clock.monotonic()
@@ -74,6 +75,25 @@ class Rescuer:
             self._housekeeping_at = now + HOUSEKEEPING_SECONDS
             self._keep_house()
         return self._config.tick * LOOK_TICKS
+
+    def _in_each_lane(self, act: Callable[[str], object]) -> list[str]:
+        """Do something in every lane; returns those in which it came to something.
+
+        A lane that somebody has made unfit (a string in the place of its stream, say) keeps no other lane waiting. It
+        is told of once, until it is fit again.
+        """
+        done = []
+        for lane in self._ledger.deployment.lanes():
+            try:
+                if act(lane):
+                    done.append(lane)
+            except LedgerRefusedError as error:
+                if lane not in self._unfit:
+                    self._unfit.add(lane)
+                    self._telemetry.warning("lane.refused", lane=lane, error=str(error))
+            else:
+                self._unfit.discard(lane)
+        return done
 
     def _claim_what_is_ours(self, origin: Origin, incarnation: str) -> None:
         """Write our id again should Redis have come back empty, or have been emptied: results of ours stay ours."""
@@ -146,20 +166,17 @@ class Rescuer:
         strangers = [lane for lane in lanes if lane not in config.lanes]
         # which remote batches are whose is asked of all lanes: while somebody is in doubt, no lane may be missing
         may_go = set() if strangers and self._any_in_doubt(lanes) else set(strangers)
-        gone = [
-            lane
-            for lane in lanes
-            if self._ledger.lanes.tidy(
-                lane,
-                retention=config.retention,
-                dead_before=self._ledger.store.now() - config.dead_retention,
-                may_go=lane in may_go,
+        dead_before = self._ledger.store.now() - config.dead_retention
+        gone = self._in_each_lane(
+            lambda lane: self._ledger.lanes.tidy(
+                lane, retention=config.retention, dead_before=dead_before, may_go=lane in may_go
             )
-        ]
+        )
         self._ledger.deployment.strike_lanes(gone)
         for lane in gone:
             self._heads.pop(lane, None)
             self._deleted.pop(lane, None)
+            self._unfit.discard(lane)
             self._telemetry.lane_ended(lane)
 
     def _any_in_doubt(self, lanes: Sequence[str]) -> bool:
@@ -181,8 +198,7 @@ class Rescuer:
         self._tidy_lanes()
         found = self._ledger.deployment.discover_lanes()
         self._ledger.deployment.register_lanes({*self._config.lanes, *found})
-        for lane in self._ledger.deployment.lanes():
-            self._look_for_deletions(lane)
+        self._in_each_lane(self._look_for_deletions)
         self._tidy_knocks()
 
     def _look_for_deletions(self, lane: str) -> None:

@@ -245,9 +245,9 @@ class Lanes:
         by hand. While a batch is under way its prompts lie there, too, and nothing is done.
         """
         key = self.store.keys.prompts(lane)
-        length, newest = self.store.read_all([("xlen", key), ("xrevrange", key, "+", "-", 1)])
+        newest = self.store.read("xrevrange", key, "+", "-", 1)
         cursor = self.marks(lane).cursor
-        if not length or not newest or order(newest[0][0].decode()) > order(cursor):
+        if not newest or order(newest[0][0].decode()) > order(cursor):
             return False
         keys = self.store.keys
         answer = self.store.say("rewind", lane=keys.lane(lane), prompts=key, due=keys.due(lane), seen=cursor)
