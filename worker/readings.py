@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -12,7 +13,7 @@ from worker.core.account import Account, Whose
 from worker.core.cost import PriceTable, Usage
 from worker.core.custom_id import Token, decode
 from worker.core.intake import Flaw, describe_prompt, describe_unusable
-from worker.core.model import Batch, Prompt, ResultType, State
+from worker.core.model import Batch, Prompt, RemoteBatch, ResultType, State
 from worker.core.rulings import (
     SETTLED,
     Line,
@@ -33,6 +34,9 @@ PAGE = 500
 """Most lines per page: one look into Redis and one write to the sinks each."""
 
 PAGE_BYTES = 4 * 1024 * 1024
+
+PEEK_LINES = 16
+"""So many lines without a token of ours say that a remote batch is somebody else's."""
 
 SPARE_LINES = 1000
 """A stream may have twice the lines that are due, and so many; what has more has no end."""
@@ -156,18 +160,25 @@ class Reading:
 _RESULT_TYPES = frozenset(ResultType)
 
 
-def first_token(api: BatchesApi, remote_id: str) -> Token | None:
-    """Read whose an ended remote batch is from its first result line: its token, None when it is not of our making.
+def look_for_token(api: BatchesApi, remote: RemoteBatch, deployment: str) -> Token | None:
+    """Read whose an ended remote batch is from its first result lines: our token, None when none is of our making.
 
-    Raises ApiError's kinds, Truncated also for results without a whole line: what was not read proves nothing.
+    One line that is not ours proves nothing, since a stream may begin with a line that belongs elsewhere: to rule our
+    own batch out would pay for it again. Raises ApiError's kinds, Truncated also for results with too few lines to say.
     """
-    with api.results(remote_id) as lines:
-        for line in lines:
+    seen = 0
+    with api.results(remote.id) as lines:
+        for line in islice(lines, PEEK_LINES):
             try:
-                return decode(parse_line(line).custom_id)
+                token = decode(parse_line(line).custom_id)
             except GarbledError:
-                break
-    raise Truncated(Complaint("results without a readable first line"))
+                continue
+            if token is not None and token.deployment == deployment:
+                return token
+            seen += 1
+    if seen < min(PEEK_LINES, remote.counts.total):
+        raise Truncated(Complaint("too few readable result lines to tell whose they are"))
+    return None
 
 
 def abandoned(ledger: Ledger, batch: Batch) -> dict[str, Flaw]:

@@ -13,7 +13,7 @@ from worker.ledger.batches import NEVER
 from worker.ledger.lease import Leases
 from worker.ledger.ledger import Ledger
 from worker.parking import Parking
-from worker.readings import first_token
+from worker.readings import look_for_token
 from worker.telemetry import Telemetry
 from worker.workspaces import Workspaces
 
@@ -140,10 +140,10 @@ class Reconciler:
         ruled_out = set(batch.ruled_out)
         for remote in remotes:
             try:
-                token = first_token(self._api, remote.id)
+                token = look_for_token(self._api, remote, batch.deployment or self._deployment)
             except ApiError:
-                continue  # no line to be had right now; it stays a candidate
-            if token is not None and (token.deployment, token.uid) == (batch.deployment or self._deployment, batch.uid):
+                continue  # too few lines to be had right now; it stays a candidate
+            if token is not None and token.uid == batch.uid:
                 self._adopt(batch, claim, remote, lanes, alone=False)
                 return
             ruled_out.add(remote.id)

@@ -46,6 +46,7 @@ class Rescuer:
         self._tidy_knocks = tidy_knocks
         self._incarnation = ""
         self._weak: set[str] = set()
+        self._rewritten_in = ""
         self._unfit: set[str] = set()
         self._heads: dict[str, str | None] = {}
         self._deleted: dict[str, str] = {}
@@ -125,6 +126,11 @@ class Rescuer:
         for word in sorted(self._weak - found.keys()):
             self._telemetry.redis_strong(word)
         self._weak = set(found)
+        if facts.appendonly and not facts.rewritten and self._rewritten_in != facts.run_id:
+            self._rewritten_in = facts.run_id
+            if not self._ledger.deployment.rewrite_aof():
+                hint = "after a power cut run redis-check-aof before the next start, or allow BGREWRITEAOF"
+                self._telemetry.warning("redis.not_rewritten", hint=hint)
 
     def _recover(self, lane: str, incarnation: str) -> None:
         past = self._ledger.lanes.past(lane)

@@ -33,7 +33,7 @@ from worker.ledger.barrier import WaitAofBarrier
 from worker.ledger.batches import NEVER, Batches
 from worker.ledger.lanes import Lanes
 from worker.ledger.scripts import Script
-from worker.readings import first_token
+from worker.readings import look_for_token
 from worker.recovery import strays
 
 Exchange = tuple[Any, str, Any]
@@ -170,8 +170,8 @@ def _only_those_that_ended(self: Any, since: float) -> Any:
     listing = self._api.newer_than(None, not_before=since - strays.OPEN_SECONDS)
     owned = self._ledger.batches.owners([one.id for one in listing.batches], self._ledger.deployment.lanes())
     ended = [one for one in listing.batches if one.status == "ended" and one.id not in owned]
-    found = [(first_token(self._api, one.id), one) for one in ended]
-    return [(token, one) for token, one in found if token is not None and token.deployment == self._deployment]
+    found = [(look_for_token(self._api, one, self._deployment), one) for one in ended]
+    return [(token, one) for token, one in found if token is not None]
 
 
 def _unreadable_is_no(self: Any, body: Any, *, before_last_byte: Callable[[], None]) -> Any:

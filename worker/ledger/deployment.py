@@ -100,6 +100,19 @@ class Deployment:
         key = self.store.keys.deployment
         durably(lambda client: self.store.say("mark", on=client, hash=key, unless="", tail=["synced_at", repr(at)]))
 
+    def rewrite_aof(self) -> bool:
+        """Have Redis write its append-only file anew from what it holds; False where it may or will not.
+
+        A server that lost power in the middle of a script's writes may keep the half of them in the file, unseen, and
+        carry them out at its next start, after all that came since: prompts came back behind the cursor, and cursors
+        went back (seen on Redis 7.0.15; valkey-io/valkey#4342 mends the server). A new file has no such half.
+        """
+        try:
+            self.store.write("bgrewriteaof")
+        except LedgerRefusedError:
+            return False
+        return True
+
     def recall(self, name: str) -> str | None:
         """Return one field of the deployment's record."""
         value = self.store.read("hget", self.store.keys.deployment, name)

@@ -64,7 +64,8 @@ class LedgerRefusedError(Exception):
 class ServerFacts:
     """What a server says of itself. `run_id` is new with every start; `was_replica` after a promotion.
 
-    `lazy_on_rewrite`: it does not sync its append-only file while it rewrites it or takes a snapshot.
+    `lazy_on_rewrite`: it does not sync its append-only file while it rewrites it or takes a snapshot. `rewritten`: it
+    has rewritten that file in its present life, or is at it.
     """
 
     name: str
@@ -79,6 +80,7 @@ class ServerFacts:
     cluster: bool = False
     snapshots: bool = False
     lazy_on_rewrite: bool = False
+    rewritten: bool = True
 
 
 class Store:
@@ -229,6 +231,7 @@ class Store:
             cluster=bool(info.get("cluster_enabled")),
             snapshots=self._config("save", "") != "",
             lazy_on_rewrite=self._config("no-appendfsync-on-rewrite", "no") == "yes",
+            rewritten=int(info.get("aof_last_rewrite_time_sec", 0)) >= 0 or bool(info.get("aof_rewrite_in_progress")),
         )
 
     def close(self) -> None:

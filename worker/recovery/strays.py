@@ -6,7 +6,7 @@ from worker.config import Config
 from worker.core.custom_id import Token
 from worker.core.model import RemoteBatch
 from worker.ledger.ledger import Ledger
-from worker.readings import first_token
+from worker.readings import look_for_token
 
 OPEN_SECONDS = 25 * 3600.0
 """How long before Redis forgot it a batch may have been created and still be open: 24 h and some."""
@@ -48,8 +48,8 @@ class Strays:
             if remote.id not in self._tokens:
                 if self._clock.monotonic() > until:
                     return None
-                self._tokens[remote.id] = first_token(self._api, remote.id)
+                self._tokens[remote.id] = look_for_token(self._api, remote, self._deployment)
             token = self._tokens[remote.id]
-            if token is not None and token.deployment == self._deployment:
+            if token is not None:
                 found.append((token, remote))
         return found
