@@ -21,7 +21,7 @@ def test_a_stream_that_ends_behind_anothers_line_does_not_either(bench: Bench) -
     bench.simulator.control.inject(
         [
             {"kind": "drop_reply", "on": "create", "times": 1},
-            {"kind": "cut_results", "on": "results", "fraction": 0.0, "times": 2},
+            {"kind": "cut_results", "on": "results", "fraction": 0.0, "mode": "clean", "times": 2},
             {"kind": "foreign_line", "on": "results", "lines": 1, "times": None},
         ]
     )
