@@ -187,7 +187,8 @@ _settle = drainer.Drainer._settle
 
 
 def _delete_first(self: Any, batch: Any, *others: Any) -> None:
-    self._delete_remote(batch)
+    if self._config.poll.delete_when_settled and batch.remote_id is not None:
+        self._delete_remote(batch)
     _settle(self, batch, *others)
 
 
@@ -235,14 +236,14 @@ MUTATIONS = (
     Mutation("the remote batch is deleted before all is settled", [(drainer.Drainer, "_settle", _delete_first)]),
     Mutation("a seal does not compare the cursor", lua=[("seal", '(marks[1] or "0-0") ~= seen', "false")]),
     Mutation(
-        "an intent compares neither state nor fence",
-        lua=[
+        "an intent overwrites whatever is on record, however late",
+        [(withheld, "_STALE_AFTER", inf), (submitter, "Intent", _Patient)],
+        [
             ("submit", 'held[1] ~= "sealed" or held[2] ~= seen_attempt', "false"),
             ("submit", 'redis.call("HGET", fences, uid) ~= fence', "false"),
         ],
     ),
     Mutation("an intent does not ask for the incarnation", lua=[("submit", "marks[1] ~= run_id", "false")]),
-    Mutation("an answer is recorded for any attempt", lua=[("accept", "held[2] ~= attempt", "false")]),
     Mutation("adoption by count does not ask who else has it", lua=[("adopt", "holders ~= 1", "false")]),
     Mutation(
         "a move compares neither state nor attempt",

@@ -25,9 +25,10 @@ LONGEST_FREEZE = 700.0
 LONGEST_TIMEOUT = 90.0
 """A caller may be frozen while it waits, and find its lease gone."""
 
-IDLE = frozenset({"claim", "describe", "mark"})
 MATTERS = 5.0
-"""A call that changes a batch, or talks to the API or a sink, is hit so much more often than one of the many looks."""
+WEIGHTS = {"claim": 1.0, "describe": 1.0, "mark": 1.0, "submit": 4 * MATTERS}
+"""A call that changes a batch, or talks to the API or a sink, is hit more often than one of the many looks; the intent
+to post, on which the money depends, most often of all."""
 
 _PRELUDE = f"""
 local function world_time()
@@ -164,7 +165,7 @@ class WorldStore(Store):
 
     def run(self, name: str, **named: Any) -> Any:
         """Run a script; one that may be repeated sometimes is."""
-        self._weight = 1.0 if name in IDLE else MATTERS
+        self._weight = WEIGHTS.get(name, MATTERS)
         try:
             if name in REPEATABLE and not self._server.weather.calm and self._server.world.chance.strikes(0.02):
                 super().run(name, **named)
