@@ -12,7 +12,7 @@ from worker.core.account import Account, Whose
 from worker.core.cost import PriceTable, Usage
 from worker.core.custom_id import Token, decode
 from worker.core.intake import Flaw, describe_prompt, describe_unusable
-from worker.core.model import Batch, Prompt, ResultType
+from worker.core.model import Batch, Prompt, RemoteBatch, ResultType
 from worker.core.rulings import (
     Line,
     Result,
@@ -122,18 +122,26 @@ class Reading:
 _RESULT_TYPES = frozenset(ResultType)
 
 
-def first_token(api: BatchesApi, remote_id: str) -> Token | None:
-    """Read whose an ended remote batch is from its first result line: its token, None when it is not of our making.
+def first_token(api: BatchesApi, remote: RemoteBatch, deployment: str) -> Token | None:
+    """Read whose an ended remote batch is: the first token of this deployment, None when no line of it has one.
 
-    Raises ApiError's kinds, Truncated also for results without a whole line: what was not read proves nothing.
+    A single foreign line proves nothing, for one may stand among ours. Raises ApiError's kinds, Truncated also for
+    results that are not all there: what was not read proves nothing.
     """
-    with api.results(remote_id) as lines:
+    foreign = 0
+    with api.results(remote.id) as lines:
         for line in lines:
             try:
-                return decode(_parse(line).custom_id)
+                token = decode(_parse(line).custom_id)
             except GarbledError:
                 break
-    raise Truncated(Complaint("results without a readable first line"))
+            if token is not None and token.deployment == deployment:
+                return token
+            foreign += 1
+        else:
+            if foreign >= max(1, remote.counts.total):
+                return None
+    raise Truncated(Complaint("results that do not tell whose they are"))
 
 
 def abandoned(ledger: Ledger, batch: Batch) -> dict[str, Flaw]:

@@ -127,10 +127,10 @@ class Reconciler:
         ruled_out = set(batch.ruled_out)
         for remote in remotes:
             try:
-                token = first_token(self._api, remote.id)
+                token = first_token(self._api, remote, self._deployment)
             except ApiError:
                 continue  # no line to be had right now; it stays a candidate
-            if token is not None and (token.deployment, token.uid) == (self._deployment, batch.uid):
+            if token is not None and token.uid == batch.uid:
                 self._adopt(batch, claim, remote, lanes, alone=False)
                 return
             ruled_out.add(remote.id)

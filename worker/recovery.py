@@ -83,7 +83,7 @@ class Recovery:
             if remote.status != "ended":
                 return None
             if remote.id not in self._tokens:
-                self._tokens[remote.id] = first_token(self._api, remote.id)
+                self._tokens[remote.id] = first_token(self._api, remote, self._deployment)
             token = self._tokens[remote.id]
             if token is not None and token.deployment == self._deployment:
                 found.append((token, remote))
