@@ -315,11 +315,3 @@ def test_a_doubt_survives_its_process(bench: Bench) -> None:
     has_ended_right(bench, successor, names)
     assert sizes(bench) == [2]
     assert succeeded(bench) == 2
-
-
-def test_a_foreign_line_before_ours_rules_nothing_out(bench: Bench) -> None:
-    """Whose a candidate is says the first line that could be ours, not the first line: or it is paid for twice."""
-    bench.simulator.control.inject([{"kind": "drop_reply", "on": "create"}, {"kind": "foreign_line", "lines": 2, "times": None}])
-    names = enqueue(bench, 3)
-    ends_right(bench, bench.start(), names)
-    assert sizes(bench) == [3]
