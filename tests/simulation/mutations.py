@@ -134,11 +134,6 @@ def _note_first(self: Any, batch: Any, claim: Any, opened: Any) -> None:
     opened.commit()
 
 
-def _any_intent_is_ours(self: Any, posted: Any, *_others: Any) -> Any:
-    self._ledger.batches.advance(posted, Event.REFUSE, delay=None, unposted=posted.count)
-    return replace(posted, state="sealed")
-
-
 _connect = connection.WorldConnection.create
 
 
@@ -223,7 +218,6 @@ MUTATIONS = (
         "a frozen process sends its last byte",
         [(withheld, "_STALE_AFTER", inf), (submitter, "Intent", _Patient)],
     ),
-    Mutation("any intent on record is taken for ours", [(submitter.Submitter, "_withdraw", _any_intent_is_ours)]),
     Mutation("a commit is noted before it is made", [(drainer.Drainer, "_commit", _note_first)]),
     Mutation("delivered although a sink failed", [(drainer.Drainer, "_sinks_failed", _no_delivery_failed)]),
     Mutation("results need not be complete", [(Account, "complete", ALL_COMPLETE)]),

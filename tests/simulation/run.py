@@ -67,7 +67,7 @@ def run(client: Any, seed: int, script: Sequence[int] | None = None) -> Outcome:
     weather = Weather(
         chance,
         strength=(0.5, 1.0, 1.5, 3.0)[chance.pick(4)],
-        left=3 + chance.pick(12),
+        left=5 + chance.pick(16),
         restarts=chance.strikes(0.5),
     )
     world = World(chance)

@@ -26,7 +26,7 @@ LONGEST_TIMEOUT = 90.0
 """A caller may be frozen while it waits, and find its lease gone."""
 
 MATTERS = 5.0
-WEIGHTS = {"claim": 1.0, "describe": 1.0, "mark": 1.0, "submit": 4 * MATTERS}
+WEIGHTS = {"claim": 1.0, "describe": 1.0, "mark": 1.0, "submit": 2 * MATTERS}
 """A call that changes a batch, or talks to the API or a sink, is hit more often than one of the many looks; the intent
 to post, on which the money depends, most often of all."""
 
