@@ -75,17 +75,18 @@ def test_no_write_is_trusted_to_another_life_of_the_server(
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told", "kind"),
+    ("before", "after", "expected"),
     [
-        ("everysec", ("appendonly", "no"), "was switched off", "none"),
-        ("always", ("appendonly", "no"), "was switched off", "none"),
-        ("always", ("appendfsync", "everysec"), "always no more", "appendfsync"),
+        ("everysec", ("appendonly", "no"), ("was switched off", "none")),
+        ("always", ("appendonly", "no"), ("was switched off", "none")),
+        ("always", ("appendfsync", "everysec"), ("always no more", "appendfsync")),
     ],
 )
 def test_no_write_is_trusted_to_a_setting_that_has_changed(
-    real_store: Store, write: Callable[[Any], str], before: str, after: tuple[str, str], told: str, kind: str
+    real_store: Store, write: Callable[[Any], str], before: str, after: tuple[str, str], expected: tuple[str, str]
 ) -> None:
     """An operator did it while the daemon ran; the barrier is chosen anew, and that is another one."""
+    told, kind = expected
     real_store.write("config_set", "appendfsync", before)
     barrier = in_force(real_store)
     real_store.write("config_set", *after)
