@@ -66,7 +66,7 @@ def test_facts_that_may_not_be_asked_for_are_taken_for_usual(real_store: Store, 
 
 @pytest.mark.parametrize(("change", "told"), [({"cluster": True}, "cluster mode"), ({"replica": True}, "read-only")])
 def test_a_server_that_cannot_hold_all_keys_is_refused(
-    real_rig: Rig, monkeypatch: pytest.MonkeyPatch, change: dict[str, bool], told: str
+    real_rig: Rig, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], told: str
 ) -> None:
     """A cluster splits them, a replica takes none; the hint says where `redis.url` should lead."""
     facts = replace(real_rig.store.facts(), **change)

@@ -1,7 +1,6 @@
 """Knocks: what the ticker sends for what is due, and what becomes of a step that fails."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pytest
 from bench import Bench, wait_until
@@ -164,7 +163,7 @@ def test_a_queue_that_nobody_answers_is_not_filled(bench: Bench, monkeypatch: py
 
     def tick() -> int:
         bench.redis.zadd(due, {batch.uid: 0})
-        before: Any = len(sent)
+        before = len(sent)
         app.ticker.step()
         return len(sent) - before
 

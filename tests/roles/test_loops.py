@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 from bench import wait_until
-from dramatiq.errors import ConnectionClosed
+from dramatiq.errors import BrokerConnectionError
 
 from worker.clock import Clock
 from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError
@@ -41,7 +41,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     [
         (LedgerUnavailableError("away"), ["redis.lost", "redis.returned"]),
         (LedgerFullError("full"), ["redis.lost", "redis.returned"]),
-        (ConnectionClosed(None), ["redis.lost", "redis.returned"]),
+        (BrokerConnectionError("away"), ["redis.lost", "redis.returned"]),  # type: ignore[no-untyped-call]
         (LedgerRefusedError("refused"), ["redis.refused"]),
         (RuntimeError("nobody foresaw it"), ["role.failed"]),
     ],
