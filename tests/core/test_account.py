@@ -122,6 +122,17 @@ def test_a_line_of_an_earlier_attempt_is_ours() -> None:
     assert account.identify(prefix(DEPLOYMENT, UID, 2) + f"{MS}-10") == (Whose.OURS, f"{MS}-10")
 
 
+def test_an_entry_that_never_was_is_taken_back() -> None:
+    """Its line lay within the range and named no entry of the lane: it is foreign, and makes nothing complete."""
+    account = open_account()
+    check_off(account, 10, 11)
+    whose, entry_id = account.identify(f"{OURS}{MS}-12")
+    assert (whose, account.complete) == (Whose.OURS, True)
+    account.disclaim(entry_id)
+    assert (account.complete, account.foreign) == (False, 1)
+    assert [entry for entry, _ in account.in_order()] == [f"{MS}-10", f"{MS}-11"]
+
+
 def test_a_retried_prompt_has_no_result_yet() -> None:
     """It will be counted when it has one; a buried one has."""
     account = open_account()

@@ -66,6 +66,12 @@ def test_an_error_for_want_of_memory_is_told_apart(real_store: Store) -> None:
         real_store.write("eval", "return redis.error_reply('OOM command not allowed')", 0)
 
 
+def test_memory_that_a_nested_call_wanted_is_memory_too(real_store: Store) -> None:
+    """Some servers put an error of a script's call into one of the script."""
+    with pytest.raises(LedgerFullError):
+        real_store.write("eval", "return redis.error_reply('ERR script: -OOM command not allowed')", 0)
+
+
 def test_several_reads_make_one_round_trip(store: Store) -> None:
     """A reply that is an error stands in its place; the others are good."""
     store.write("set", "batchmill:stranger", "x", ex=60)

@@ -1,5 +1,3 @@
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,29 +14,16 @@ from endings import (
     states,
     succeeded,
 )
+from midway import rewrite_results
 
 from worker import drainer
 from worker.core.model import State
 from worker.simulator import Simulator
-from worker.wiring import App
 
 
 def spoil(bench: Bench, **fault: Any) -> None:
     """Let a read of results go wrong."""
     bench.simulator.control.inject(fault)
-
-
-def rewrite_results(app: App, rewrite: Callable[[bytes], bytes]) -> None:
-    """Change every result line on its way from the API."""
-    assert app.api is not None
-    results = app.api.results
-
-    @contextmanager
-    def rewritten(remote_id: str) -> Iterator[Iterator[bytes]]:
-        with results(remote_id) as lines:
-            yield (rewrite(line) for line in lines)
-
-    app.api.results = rewritten  # type: ignore[method-assign]
 
 
 def test_results_that_are_not_there_yet_are_asked_for_again(bench: Bench) -> None:

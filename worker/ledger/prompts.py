@@ -8,7 +8,6 @@ from worker.core.entry_ids import order
 from worker.core.intake import ATTEMPT, ENQUEUED_AT, FIELDS, MAX_METADATA_BYTES, Flaw
 from worker.core.model import Batch
 from worker.ledger.pages import pages
-from worker.ledger.scripts import MAX_TAIL
 from worker.ledger.store import Store
 
 PAGE = 500
@@ -76,8 +75,6 @@ class Prompts:
         for at in range(0, len(settlements), SETTLE_CHUNK):
             chunk = settlements[at : at + SETTLE_CHUNK]
             tail = [word for one in chunk for word in (one.entry_id, one.fate, one.attempt, one.reason)]
-            if len(tail) > MAX_TAIL:
-                raise ValueError("a settle chunk is too long for Lua")
             answer = self.store.say(
                 "settle",
                 prompts=keys.prompts(batch.lane),
