@@ -84,7 +84,7 @@ def test_a_seal_that_redis_forgot_is_made_again_as_it_was(forgetful: Mortal) -> 
     assert states(successor) == []
     bench.simulator.control.end()
     ends_right(bench, successor, names)
-    assert sizes(bench) == [3, 2]
+    assert sorted(sizes(bench)) == [2, 3]
     assert {row["batch_id"] for row in bench.rows()} == set(remote_ids(bench))
 
 
@@ -241,7 +241,7 @@ def test_with_a_barrier_a_restart_is_recovered_at_once(careful: Mortal) -> None:
     bench.drive(successor, lambda: len(sizes(bench)) == 2)
     bench.simulator.control.end()
     ends_right(bench, successor, names + more)
-    assert sizes(bench) == [3, 2]
+    assert sorted(sizes(bench)) == [2, 3]
 
 
 def test_with_a_barrier_a_lost_answer_outlives_a_restart(careful: Mortal) -> None:
@@ -373,4 +373,4 @@ def test_a_recovery_that_another_replica_overtakes_opens_nothing_by_itself(
 
     monkeypatch.setattr(Lanes, "seal", overtaken)
     ends_right(bench, successor, names)
-    assert sizes(bench) == [3, 2]
+    assert sorted(sizes(bench)) == [2, 3]

@@ -22,7 +22,7 @@ from worker.wiring import App
 PIDS: dict[str, int] = {}
 """Of each server: a frozen one cannot say."""
 
-CALLS = 8
+CALLS = 10
 """How many times the barrier talks to Redis for one intent."""
 
 
@@ -114,7 +114,7 @@ def test_a_process_that_dies_beside_a_frozen_server_leaves_a_doubt_and_no_batch(
     app = bench.start()
     names = enqueue(bench, 2, stem="first")
     ends_right(bench, app, names)  # so that the server knows the script, and runs it when it thaws
-    freeze_in_barrier(app, bench, 5, late=False)
+    freeze_in_barrier(app, bench, 7, late=False)
     names += enqueue(bench, 3)
     with pytest.raises(LedgerUnavailableError):
         turn(app)
