@@ -38,7 +38,7 @@ demo: .venv/run.stamp  ## see it work on this machine, without a key or a Redis
 	@$(BIN)/batchmill demo $(ARGS)
 
 test: .venv/dev.stamp  ## run the tests
-	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 -m "not long" $(ARGS)
 
 coverage: .venv/dev.stamp  ## see that core, ledger and roles are covered by their tests: 95 % of lines and of branches
 	@$(BIN)/python -m pytest -q -n 2 --cov --cov-report= $(COVERING) $(ARGS)

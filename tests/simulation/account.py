@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import msgspec
-from weather import REMOTE, ROWS, Weather
+from storm import REMOTE, ROWS, Weather
 from world import World
 
 LIFETIME = 86_400.0

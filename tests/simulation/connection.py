@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from account import Account, Remote
 from server import disturb
-from weather import POST, READ, RESULTS
+from storm import POST, READ, RESULTS
 from world import Process
 
 from worker.batches_api.wire import Answer, NoAnswer

@@ -33,8 +33,6 @@ from worker.ledger.barrier import WaitAofBarrier
 from worker.ledger.batches import NEVER, Batches
 from worker.ledger.lanes import Lanes
 from worker.ledger.scripts import Script
-from worker.readings import look_for_token
-from worker.recovery import strays
 
 Exchange = tuple[Any, str, Any]
 
@@ -161,14 +159,6 @@ def _no_delivery_failed(self: Any, batch: Any, claim: Any, _deliveries: Any) -> 
         self._ledger.batches.advance(replace(batch, state="delivered"), None, fence=claim.fence)
 
 
-def _only_those_that_ended(self: Any, since: float) -> Any:
-    listing = self._api.newer_than(None, not_before=since - strays.OPEN_SECONDS)
-    owned = self._ledger.batches.owners([one.id for one in listing.batches], self._ledger.deployment.lanes())
-    ended = [one for one in listing.batches if one.status == "ended" and one.id not in owned]
-    found = [(look_for_token(self._api, one, self._deployment), one) for one in ended]
-    return [(token, one) for token, one in found if token is not None]
-
-
 def _unreadable_is_no(self: Any, body: Any, *, before_last_byte: Callable[[], None]) -> Any:
     try:
         return _create(self, body, before_last_byte=before_last_byte)
@@ -239,10 +229,5 @@ MUTATIONS = (
     ),
     Mutation("an intent does not ask for the incarnation", lua=[("submit", "marks[1] ~= run_id", "false")]),
     Mutation("adoption by count does not ask who else has it", lua=[("adopt", "holders ~= 1", "false")]),
-    Mutation(
-        "a move compares neither state nor attempt",
-        lua=[("advance", "held[1] ~= seen_state or held[2] ~= seen_attempt", "false")],
-    ),
     Mutation("a lane without a record is taken for a new one", [(Lanes, "has_older", lambda *_: False)]),
-    Mutation("recovery does not wait for open batches", [(strays.Strays, "look", _only_those_that_ended)]),
 )

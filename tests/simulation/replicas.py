@@ -18,7 +18,7 @@ from connection import WorldConnection
 from prometheus_client import CollectorRegistry
 from server import Server, WorldStore, scripts_of_the_world
 from sinks import Shelf, WorldSink
-from weather import KNOCK
+from storm import KNOCK
 from world import Process, World
 
 from worker import wiring
@@ -181,7 +181,7 @@ class Cluster:
         """Do what `batchmill run` does, up to the start of its threads. What it cannot start with ends it."""
         try:
             app = self._build()
-        except LedgerUnavailableError as error:  # a start may fail while Redis is away: systemd tries again
+        except (LedgerUnavailableError, ForeignDeploymentError) as error:  # systemd tries again
             self.world.tell(f"cannot start: {type(error).__name__}")
             self.world.kill(process)
             return

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from weather import ANYWHERE, REDIS, Weather
+from storm import ANYWHERE, REDIS, Weather
 from world import Process, World
 
 from worker.ledger.keys import Keys

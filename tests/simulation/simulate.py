@@ -13,8 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from life import Outcome, run
 from mutations import MUTATIONS
-from run import Outcome, run
 from servers import own_redis
 from shrink import shrink
 

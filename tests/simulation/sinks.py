@@ -7,7 +7,7 @@ from typing import Self
 
 import msgspec
 from server import disturb
-from weather import SINK, Weather
+from storm import SINK, Weather
 from world import Process, World
 
 from worker.core.model import Batch

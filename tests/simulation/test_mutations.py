@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
+from life import run
 from mutations import MUTATIONS, Mutation
-from run import run
 
 WITHIN = 300
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from chance import Chance
+from life import run
 from mutations import MUTATIONS
-from run import run
 from shrink import shrink
 
 CHUNKS, CHUNK = 8, 15

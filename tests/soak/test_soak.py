@@ -9,7 +9,7 @@ SHORT = CompressedDay(minutes=0.8, hours=8)
 """Eight hours in 48 seconds, and about as long again until everything has come to its end."""
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(600),
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what a process holds"),
     pytest.mark.usefixtures("redis_server"),

@@ -7,7 +7,7 @@ import pytest
 RUN = Path(__file__).with_name("run.py")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.usefixtures("needs_redis")
 @pytest.mark.parametrize("seed", [1])
