@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from ledger_rig import LANE, Rig, dump, remote
 
+from worker.core.grouping import Remainder
 from worker.core.lifecycle import Event
 from worker.core.model import State
 
@@ -30,6 +31,18 @@ def test_no_adoption_before_its_own_lane_is_recovered(rig: Rig) -> None:
     rig.store.write("hset", rig.keys.lane(LANE), "incarnation", "another life")
     before = dump(rig.store)
     assert rig.ledger.batches.adopt(batch, remote(), fence=fence, lanes=[LANE], alone=False) == "RECOVER"
+    assert dump(rig.store) == before
+
+
+@pytest.mark.parametrize(
+    "changes", [{"state": "submitting"}, {"attempt": "1"}], ids=lambda changes: next(iter(changes))
+)
+def test_a_batch_is_mended_only_as_it_was_seen(rig: Rig, changes: dict[str, str]) -> None:
+    """Posted since, or posted and refused: the claim alone does not say that nothing has happened."""
+    seen, claim = rig.sealed(), rig.claim()
+    rig.store.write("hset", rig.keys.batch(LANE, seen.uid), mapping=changes)
+    before = dump(rig.store)
+    assert rig.ledger.batches.mend(seen, Remainder(2, 2, 300), fence=claim.fence) == "STALE"
     assert dump(rig.store) == before
 
 
