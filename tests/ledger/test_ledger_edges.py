@@ -1,0 +1,99 @@
+"""Edges of the scripts on which no other test stands: each was found by a mutant that lived (docs/mutation.md)."""
+
+from collections.abc import Callable
+
+import pytest
+from ledger_rig import LANE, Rig, dump, remote
+
+from worker.core.grouping import Remainder
+from worker.core.lifecycle import Event
+from worker.core.model import State
+
+PRECISION = 0.002
+"""Seconds: a due time is in milliseconds, and so is the time it is compared with."""
+
+
+def test_only_what_is_still_the_same_is_dropped(rig: Rig) -> None:
+    """A turn that ran out belongs to somebody else by now."""
+    key = rig.keys.barrier
+    rig.store.write("set", key, "theirs", px=60_000)
+    before = dump(rig.store)
+    assert rig.store.say("drop", key=key, value="ours") == "STALE"
+    assert dump(rig.store) == before
+    assert rig.store.say("drop", key=key, value="theirs") == "OK"
+    assert dump(rig.store) == {name: value for name, value in before.items() if name != key}
+
+
+def test_no_adoption_before_its_own_lane_is_recovered(rig: Rig) -> None:
+    """Not even by token: the lane's record may be of another life."""
+    batch = rig.submitting()
+    fence = rig.claim().fence
+    rig.store.write("hset", rig.keys.lane(LANE), "incarnation", "another life")
+    before = dump(rig.store)
+    assert rig.ledger.batches.adopt(batch, remote(), fence=fence, lanes=[LANE], alone=False) == "RECOVER"
+    assert dump(rig.store) == before
+
+
+@pytest.mark.parametrize(
+    "changes", [{"state": "submitting"}, {"attempt": "1"}], ids=lambda changes: next(iter(changes))
+)
+def test_a_batch_is_mended_only_as_it_was_seen(rig: Rig, changes: dict[str, str]) -> None:
+    """Posted since, or posted and refused: the claim alone does not say that nothing has happened."""
+    seen, claim = rig.sealed(), rig.claim()
+    rig.store.write("hset", rig.keys.batch(LANE, seen.uid), mapping=changes)
+    before = dump(rig.store)
+    assert rig.ledger.batches.mend(seen, Remainder(2, 2, 300), fence=claim.fence) == "STALE"
+    assert dump(rig.store) == before
+
+
+def _accepted(rig: Rig) -> float:
+    batch = rig.submitting()
+    began = rig.store.now()
+    assert rig.ledger.batches.accept(batch, 1, remote(), delay=30.0, workspace_id="") == "OK"
+    return began + 30
+
+
+def _adopted(rig: Rig) -> float:
+    batch, claim = rig.submitting(), rig.claim()
+    began = rig.store.now()
+    assert rig.ledger.batches.adopt(batch, remote(), fence=claim.fence, lanes=[LANE], alone=False) == "OK"
+    return began
+
+
+def _advanced(rig: Rig) -> float:
+    batch = rig.submitting()
+    began = rig.store.now()
+    assert rig.ledger.batches.advance(batch, Event.REFUSE, delay=20.0, unposted=batch.count) == "OK"
+    return began + 20
+
+
+def _claimed(rig: Rig) -> float:
+    rig.sealed()
+    began = rig.store.now()
+    rig.claim()
+    return began + 60
+
+
+def _renewed(rig: Rig) -> float:
+    rig.sealed()
+    claim = rig.claim()
+    began = rig.store.now()
+    assert rig.ledger.batches.renew(claim, 90.0)
+    return began + 90
+
+
+def _sealed(rig: Rig) -> float:
+    rig.fill(2)
+    began = rig.store.now()
+    assert rig.seal().state is State.SEALED
+    return began
+
+
+@pytest.mark.parametrize(
+    "move", [_accepted, _adopted, _advanced, _claimed, _renewed, _sealed], ids=lambda move: move.__name__.strip("_")
+)
+def test_a_batch_comes_due_to_the_millisecond(rig: Rig, move: Callable[[Rig], float]) -> None:
+    """By Redis' own clock, and not before the time that was asked for."""
+    earliest = move(rig)
+    due_at = float(rig.store.read("zscore", rig.keys.due(LANE), "uid1")) / 1000
+    assert due_at >= earliest - PRECISION
