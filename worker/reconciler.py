@@ -17,6 +17,11 @@ from worker.readings import look_for_token
 from worker.telemetry import Telemetry
 from worker.workspaces import Workspaces
 
+MOST_PEEKS = 8
+"""So many candidates are looked into before what is known of them is written down: a crash forgets no more."""
+
+AT_ONCE = 0.01
+
 
 class Reconciler:
     """Looks for the remote batches of batches that are `submitting`."""
@@ -138,7 +143,7 @@ class Reconciler:
 
     def _peek(self, batch: Batch, claim: Claim, remotes: tuple[RemoteBatch, ...], lanes: list[str]) -> None:
         ruled_out = set(batch.ruled_out)
-        for remote in remotes:
+        for remote in remotes[:MOST_PEEKS]:
             try:
                 token = look_for_token(self._api, remote, batch.deployment or self._deployment)
             except ApiError:
@@ -148,7 +153,10 @@ class Reconciler:
                 return
             ruled_out.add(remote.id)
         self._look_again(
-            replace(batch, ruled_out=frozenset(ruled_out)), claim, batch.seen | {remote.id for remote in remotes}
+            replace(batch, ruled_out=frozenset(ruled_out)),
+            claim,
+            batch.seen | {remote.id for remote in remotes},
+            retry_after=AT_ONCE if len(remotes) > MOST_PEEKS else None,
         )
 
     def _look_again(

@@ -1,5 +1,7 @@
 from bench import Bench
-from endings import ends_right, enqueue, sizes
+from endings import batches, before_create, ends_right, enqueue, sizes
+
+from worker.reconciler import MOST_PEEKS
 
 
 def test_a_stream_that_begins_with_anothers_lines_does_not_rule_our_batch_out(bench: Bench) -> None:
@@ -27,5 +29,19 @@ def test_a_stream_that_ends_behind_anothers_line_does_not_either(bench: Bench) -
     )
     names = enqueue(bench, 3)
     app = bench.start()
+    ends_right(bench, app, names)
+    assert sizes(bench) == [3]
+
+
+def test_what_was_ruled_out_is_known_before_all_candidates_have_been_looked_into(bench: Bench) -> None:
+    """Among many strangers of our size a process that dies now and then would else begin anew for ever."""
+    bench.simulator.control.inject(
+        [{"kind": "drop_reply", "on": "create", "times": 1}, {"kind": "hide_from_list", "seconds": 1.0}]
+    )
+    names = enqueue(bench, 3)
+    app = bench.start(submit__horizon="3s")
+    before_create(app, lambda: [bench.simulator.control.foreign(3) for _ in range(2 * MOST_PEEKS)])
+    bench.drive(app, lambda: any(batch.ruled_out for batch in batches(app)))
+    assert len(batches(app)[0].ruled_out) <= MOST_PEEKS
     ends_right(bench, app, names)
     assert sizes(bench) == [3]
