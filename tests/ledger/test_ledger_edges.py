@@ -97,3 +97,10 @@ def test_a_batch_comes_due_to_the_millisecond(rig: Rig, move: Callable[[Rig], fl
     earliest = move(rig)
     due_at = float(rig.store.read("zscore", rig.keys.due(LANE), "uid1")) / 1000
     assert due_at >= earliest - PRECISION
+
+
+def test_a_lone_letter_that_is_redriven_is_counted(rig: Rig) -> None:
+    """What was put back is no new prompt: the figures take it off again."""
+    letter = rig.store.write("xadd", rig.keys.dead(LANE), {"params": b"{}", "batchmill.reason": "expired"}).decode()
+    assert rig.ledger.dead_letters.redrive(LANE, [letter]) == 1
+    assert rig.store.read("hget", rig.keys.lane(LANE), "requeued") == b"1"
