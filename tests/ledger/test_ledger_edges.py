@@ -104,3 +104,13 @@ def test_a_lone_letter_that_is_redriven_is_counted(rig: Rig) -> None:
     letter = rig.store.write("xadd", rig.keys.dead(LANE), {"params": b"{}", "batchmill.reason": "expired"}).decode()
     assert rig.ledger.dead_letters.redrive(LANE, [letter]) == 1
     assert rig.store.read("hget", rig.keys.lane(LANE), "requeued") == b"1"
+
+
+def test_one_prompt_in_flight_is_enough_to_wait_for(rig: Rig) -> None:
+    """Only into an empty queue does a batch go that is too large for what is left of it."""
+    reserve = rig.ledger.deployment.reserve
+    assert reserve(LANE, "uid1", 1, 10)
+    assert not reserve(LANE, "uid2", 10, 10)
+    rig.ledger.deployment.release([(LANE, "uid1")])
+    assert reserve(LANE, "uid2", 11, 10)
+    rig.ledger.deployment.release([(LANE, "uid2")])
