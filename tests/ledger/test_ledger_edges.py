@@ -114,3 +114,14 @@ def test_one_prompt_in_flight_is_enough_to_wait_for(rig: Rig) -> None:
     rig.ledger.deployment.release([(LANE, "uid1")])
     assert reserve(LANE, "uid2", 11, 10)
     rig.ledger.deployment.release([(LANE, "uid2")])
+
+
+def test_a_lane_that_was_emptied_meanwhile_is_not_rewound(rig: Rig) -> None:
+    """With nothing in the stream nothing says that its ids have gone back."""
+    cursor = rig.sealed(1).last
+    rig.store.write("delete", rig.keys.prompts(LANE), rig.keys.due(LANE), rig.keys.unposted(LANE))
+    rig.store.write("delete", rig.keys.batch(LANE, "uid1"))
+    before = dump(rig.store)
+    keys = {"lane": rig.keys.lane(LANE), "prompts": rig.keys.prompts(LANE), "due": rig.keys.due(LANE)}
+    assert rig.store.say("rewind", **keys, seen=cursor) == "STALE"
+    assert dump(rig.store) == before
