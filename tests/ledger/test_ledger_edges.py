@@ -125,3 +125,11 @@ def test_a_lane_that_was_emptied_meanwhile_is_not_rewound(rig: Rig) -> None:
     keys = {"lane": rig.keys.lane(LANE), "prompts": rig.keys.prompts(LANE), "due": rig.keys.due(LANE)}
     assert rig.store.say("rewind", **keys, seen=cursor) == "STALE"
     assert dump(rig.store) == before
+
+
+def test_a_rewound_lane_has_sealed_nothing(rig: Rig) -> None:
+    """Its stream is a new one: all of it waits."""
+    rig.store.write("xadd", rig.keys.prompts(LANE), {"params": b"{}"}, id="5-1")
+    rig.store.write("hset", rig.keys.lane(LANE), mapping={"cursor": "9-0", "sealed_entries": "3"})
+    assert rig.ledger.lanes.rewind(LANE)
+    assert rig.store.read("hmget", rig.keys.lane(LANE), "cursor", "sealed_entries") == [b"0-0", b"0"]
