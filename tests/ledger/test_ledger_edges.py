@@ -97,3 +97,39 @@ def test_a_batch_comes_due_to_the_millisecond(rig: Rig, move: Callable[[Rig], fl
     earliest = move(rig)
     due_at = float(rig.store.read("zscore", rig.keys.due(LANE), "uid1")) / 1000
     assert due_at >= earliest - PRECISION
+
+
+def test_a_lone_letter_that_is_redriven_is_counted(rig: Rig) -> None:
+    """What was put back is no new prompt: the figures take it off again."""
+    letter = rig.store.write("xadd", rig.keys.dead(LANE), {"params": b"{}", "batchmill.reason": "expired"}).decode()
+    assert rig.ledger.dead_letters.redrive(LANE, [letter]) == 1
+    assert rig.store.read("hget", rig.keys.lane(LANE), "requeued") == b"1"
+
+
+def test_one_prompt_in_flight_is_enough_to_wait_for(rig: Rig) -> None:
+    """Only into an empty queue does a batch go that is too large for what is left of it."""
+    reserve = rig.ledger.deployment.reserve
+    assert reserve(LANE, "uid1", 1, 10)
+    assert not reserve(LANE, "uid2", 10, 10)
+    rig.ledger.deployment.release([(LANE, "uid1")])
+    assert reserve(LANE, "uid2", 11, 10)
+    rig.ledger.deployment.release([(LANE, "uid2")])
+
+
+def test_a_lane_that_was_emptied_meanwhile_is_not_rewound(rig: Rig) -> None:
+    """With nothing in the stream nothing says that its ids have gone back."""
+    cursor = rig.sealed(1).last
+    rig.store.write("delete", rig.keys.prompts(LANE), rig.keys.due(LANE), rig.keys.unposted(LANE))
+    rig.store.write("delete", rig.keys.batch(LANE, "uid1"))
+    before = dump(rig.store)
+    keys = {"lane": rig.keys.lane(LANE), "prompts": rig.keys.prompts(LANE), "due": rig.keys.due(LANE)}
+    assert rig.store.say("rewind", **keys, seen=cursor) == "STALE"
+    assert dump(rig.store) == before
+
+
+def test_a_rewound_lane_has_sealed_nothing(rig: Rig) -> None:
+    """Its stream is a new one: all of it waits."""
+    rig.store.write("xadd", rig.keys.prompts(LANE), {"params": b"{}"}, id="5-1")
+    rig.store.write("hset", rig.keys.lane(LANE), mapping={"cursor": "9-0", "sealed_entries": "3"})
+    assert rig.ledger.lanes.rewind(LANE)
+    assert rig.store.read("hmget", rig.keys.lane(LANE), "cursor", "sealed_entries") == [b"0-0", b"0"]

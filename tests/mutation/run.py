@@ -30,7 +30,7 @@ from python_mutants import mutate_python
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("worker", "tests", "docs", "config", "deploy", "pyproject.toml", "README.md")
 LONGEST_SECONDS = 240.0
-QUIET = ("-q", "-x", "-p", "no:cacheprovider", "--timeout=60", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+QUIET = ("-q", "-x", "-p", "no:cacheprovider", "--timeout=120", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
 def main(words: Sequence[str] | None = None) -> int:
