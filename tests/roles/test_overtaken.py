@@ -197,7 +197,6 @@ def test_an_intent_that_came_late_is_taken_back_by_whoever_has_the_batch(
         return found
 
     monkeypatch.setattr(Batches, "get", late)
-    bench.redis.config_set("appendfsync", "everysec")
     durably = app.barrier.durably
 
     def stale(write: Callable[[Any], str]) -> str:
