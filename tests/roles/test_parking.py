@@ -52,7 +52,9 @@ def test_trouble_that_lasts_is_probed_with_one_and_the_same_prompt(bench: Bench)
     app = bench.start()
     ends_right(bench, app, names)
     attempts: Any = bench.simulator.control.state()["attempts"]
-    assert [attempt["received"] > 300 for attempt in attempts] == [True, False, False, False, False, True]
+    whole = [attempt["received"] > 300 for attempt in attempts]
+    assert (whole[0], any(whole[1:-1]), whole[-1]) == (True, False, True)
+    assert len(whole) >= 6
     assert sizes(bench) == [1, 4]
 
 

@@ -195,7 +195,7 @@ def test_a_body_that_did_not_arrive_in_time_is_sent_again(bench: Bench) -> None:
 
 def test_the_queue_limit_of_the_account_is_waited_for(bench: Bench) -> None:
     """A full queue refuses with 429 until it has room."""
-    with Simulator(ends_after=0.2, poll_hint=0, queue_limit=3) as narrow:
+    with Simulator(ends_after=2.0, poll_hint=0, queue_limit=3) as narrow:
         bench.simulator = narrow
         names = enqueue(bench, 6)
         app = bench.start(lanes__default__max_count="3")
