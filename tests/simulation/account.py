@@ -47,6 +47,8 @@ class Account:
     batches: list[Remote] = field(default_factory=list)
     in_trouble: bool = False
     strangers: bool = True
+    retries: bool = True
+    """Without a barrier a retry that Redis forgets after it was posted is paid for twice, as docs/reliability.md says."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def commit(self, requests: Sequence[tuple[str, str]], *, lag: float = 0.0, foreign: bool = False) -> Remote:
@@ -66,7 +68,7 @@ class Account:
         """Let a batch end; each of its requests has a row from now on."""
         if remote.ended_at is not None:
             return
-        mood = None if remote.foreign else self.weather.strikes("rows", ROWS)
+        mood = None if remote.foreign or not self.retries else self.weather.strikes("rows", ROWS)
         for custom_id, name in remote.requests:
             remote.rows[custom_id] = self._row(
                 custom_id, name, self._ending(mood), canceled=remote.status != "in_progress"

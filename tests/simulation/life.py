@@ -83,6 +83,7 @@ def run(client: Any, seed: int, script: Sequence[int] | None = None) -> Outcome:
     )
     exclusive = chance.strikes(0.5)
     account.strangers = not exclusive
+    account.retries = appendonly or not weather.restarts
     shelves = [Shelf(name, world, weather) for name in ("left", "right")]
     cluster = Cluster(
         world=world,
