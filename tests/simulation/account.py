@@ -48,7 +48,7 @@ class Account:
     in_trouble: bool = False
     strangers: bool = True
     retries: bool = True
-    """Without a barrier a retry that Redis forgets after it was posted is paid for twice, as docs/reliability.md says."""
+    """Without a barrier a retry that Redis forgets is paid for twice, as docs/reliability.md says."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def commit(self, requests: Sequence[tuple[str, str]], *, lag: float = 0.0, foreign: bool = False) -> Remote:
