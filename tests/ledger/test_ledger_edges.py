@@ -6,6 +6,7 @@ import pytest
 from ledger_rig import LANE, Rig, dump, remote
 
 from worker.core.grouping import Remainder
+from worker.core.intake import Flaw
 from worker.core.lifecycle import Event
 from worker.core.model import State
 
@@ -67,6 +68,20 @@ def _advanced(rig: Rig) -> float:
     return began + 20
 
 
+def _ejected(rig: Rig) -> float:
+    batch, claim = rig.sealed(), rig.claim()
+    began = rig.store.now()
+    assert rig.ledger.batches.eject(batch, batch.first, Flaw.REFUSED, 200, fence=claim.fence) == "OK"
+    return began
+
+
+def _mended(rig: Rig) -> float:
+    batch, claim = rig.sealed(), rig.claim()
+    began = rig.store.now()
+    assert rig.ledger.batches.mend(batch, Remainder(2, 2, 300), fence=claim.fence) == "OK"
+    return began
+
+
 def _claimed(rig: Rig) -> float:
     rig.sealed()
     began = rig.store.now()
@@ -90,7 +105,9 @@ def _sealed(rig: Rig) -> float:
 
 
 @pytest.mark.parametrize(
-    "move", [_accepted, _adopted, _advanced, _claimed, _renewed, _sealed], ids=lambda move: move.__name__.strip("_")
+    "move",
+    [_accepted, _adopted, _advanced, _ejected, _mended, _claimed, _renewed, _sealed],
+    ids=lambda move: move.__name__.strip("_"),
 )
 def test_a_batch_comes_due_to_the_millisecond(rig: Rig, move: Callable[[Rig], float]) -> None:
     """By Redis' own clock, and not before the time that was asked for."""
