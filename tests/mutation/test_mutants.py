@@ -70,6 +70,7 @@ def test_every_mutant_of_ours_is_another_program(tmp_path: Path) -> None:
             compile(program, str(tmp_path / path.name), "exec", dont_inherit=True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("test", "status", "verdict"),

@@ -175,7 +175,7 @@ class Worker:
         """Ask an ops endpoint; returns the status and the body."""
         url = self.out.split()[0] + path
         try:
-            with urllib.request.urlopen(url, timeout=20) as answer:  # noqa: S310 - our own loopback address
+            with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - our own loopback address
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
