@@ -31,7 +31,6 @@ from worker.core.account import Account
 from worker.core.lifecycle import Event
 from worker.ledger.barrier import WaitAofBarrier
 from worker.ledger.batches import NEVER, Batches
-from worker.ledger.lanes import Lanes
 from worker.ledger.scripts import Script
 
 Exchange = tuple[Any, str, Any]
@@ -197,7 +196,7 @@ MUTATIONS = (
             (api, "_CLOCK_DOUBT", 0.0),
         ],
     ),
-    Mutation("a failed listing counts as an empty one", [(BatchesApi, "newer_than", _errors_are_emptiness)]),
+    Mutation("a failed listing counts as an empty one", [(BatchesApi, "newer_than", _errors_are_emptiness)], first=260),
     Mutation(
         "a shared workspace adopts by count",
         [(reconciler, "conclude", _as_if_exclusive), (drainer.Drainer, "_not_added_up", _keep_the_wrong_one)],
@@ -217,8 +216,9 @@ MUTATIONS = (
     Mutation("a 500 is a definite no", [(conclusions, "is_definite", lambda status: 400 <= (status or 0) < 600)]),
     Mutation("a 409 is a definite no", [(errors, "_UNDECIDED_STATUSES", frozenset())]),
     Mutation("an unreadable answer is a no", [(BatchesApi, "create", _unreadable_is_no)]),
-    Mutation("the remote batch is deleted before all is settled", [(drainer.Drainer, "_settle", _delete_first)]),
-    Mutation("a seal does not compare the cursor", lua=[("seal", '(marks[1] or "0-0") ~= seen', "false")]),
+    Mutation(
+        "the remote batch is deleted before all is settled", [(drainer.Drainer, "_settle", _delete_first)], first=180
+    ),
     Mutation(
         "an intent overwrites whatever is on record, however late",
         [(withheld, "_STALE_AFTER", inf), (submitter, "Intent", _Patient)],
@@ -227,7 +227,4 @@ MUTATIONS = (
             ("submit", 'redis.call("HGET", fences, uid) ~= fence', "false"),
         ],
     ),
-    Mutation("an intent does not ask for the incarnation", lua=[("submit", "marks[1] ~= run_id", "false")]),
-    Mutation("adoption by count does not ask who else has it", lua=[("adopt", "holders ~= 1", "false")]),
-    Mutation("a lane without a record is taken for a new one", [(Lanes, "has_older", lambda *_: False)]),
 )
