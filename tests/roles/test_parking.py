@@ -49,12 +49,10 @@ def test_trouble_that_lasts_is_probed_with_one_and_the_same_prompt(bench: Bench)
     fault = {"kind": "status", "on": "create", "status": 402, "times": 4}
     bench.simulator.control.inject(fault)
     names = enqueue(bench, 5)
-    app = bench.start()
+    app = bench.start(lease="10s")  # on a busy machine a lease of the bench runs out within a step
     ends_right(bench, app, names)
     attempts: Any = bench.simulator.control.state()["attempts"]
-    whole = [attempt["received"] > 300 for attempt in attempts]
-    assert (whole[0], any(whole[1:-1]), whole[-1]) == (True, False, True)
-    assert len(whole) >= 6
+    assert [attempt["received"] > 300 for attempt in attempts] == [True, False, False, False, False, True]
     assert sizes(bench) == [1, 4]
 
 
