@@ -66,8 +66,8 @@ class HostileServer:
 
 
 def answer(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> Play:
-    """Say a whole answer, with a length unless the headers have one or a coding that needs none."""
-    named = [*headers]
+    """Say a whole answer, with a length unless the headers have one or a coding that needs none, and then goodbye."""
+    named = [b"connection: close", *headers]
     if not any(header.lower().startswith((b"content-length", b"transfer-encoding")) for header in headers):
         named.append(b"content-length: %d" % len(body))
     return lambda: [b"HTTP/1.1 " + status + b"\r\n" + b"\r\n".join(named) + b"\r\n\r\n" + body]

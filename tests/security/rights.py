@@ -47,7 +47,7 @@ def allowed(user: str) -> set[str]:
 class Watch:
     """Reads MONITOR from the administrator's socket: what clients on TCP ran, by themselves and in their scripts.
 
-    MONITOR hides CONFIG; it is read from the server's own statistics.
+    MONITOR hides what administers (CONFIG, BGREWRITEAOF); that is read from the server's own statistics.
     """
 
     def __init__(self, server: GuardedRedis) -> None:
@@ -70,7 +70,7 @@ class Watch:
         self.used |= {
             name.removeprefix("cmdstat_").replace("config_", "config|")
             for name in stats
-            if name.startswith("cmdstat_config")
+            if name.startswith(("cmdstat_config", "cmdstat_bgrewriteaof"))
         }
         self._over.set()
         self._server.admin.ping()
