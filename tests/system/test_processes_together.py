@@ -9,14 +9,18 @@ def settled(worker: Worker) -> float:
     return worker.metric("batchmill_prompts_settled_total")
 
 
+def _await_settled(rig: Rig, workers: list[Worker], count: int) -> None:
+    rig.await_rows(count)
+    wait_until(lambda: sum(map(settled, workers)) >= count, description="the workers say what they have settled")
+
+
 def test_two_workers_share_the_work(rig: Rig) -> None:
-    """Each prompt is committed and settled once, and both have a part in it, if not in the first second's then later."""
+    """Each prompt is committed and settled once, and both have a part in it, at the latest after some turns."""
     workers = [rig.start(lanes__default__max_count="50"), rig.start(lanes__default__max_count="50")]
     names: list[str] = []
     for turn in range(10):
         names += rig.enqueue(1000, name=f"p{turn}")
-        rig.await_rows(len(names))
-        wait_until(lambda: sum(map(settled, workers)) >= len(names), description="both say what they have settled")
+        _await_settled(rig, workers, len(names))
         if min(map(settled, workers)) > 0:
             break
     assert sum(map(settled, workers)) == len(names)
