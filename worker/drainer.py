@@ -155,7 +155,9 @@ class Drainer:
                 chunk = []
         self._settle_chunk(batch, claim, lease, chunk, now)
         answer, durable = self._finish(batch, claim, now)
-        if answer != "STALE":  # MINE: the first reply was lost, for a chunk was settled under this claim just before
+        if answer == "LEFT":
+            self._put_off(batch, claim, "Redis has forgotten that prompts were settled")
+        elif answer != "STALE":  # MINE: the first reply was lost, for a chunk was settled under this claim just before
             self._tell(batch, reading, now)
             if not account.parks:
                 self._parking.answered(batch)
@@ -196,15 +198,14 @@ class Drainer:
 
     def _tell(self, batch: Batch, reading: Reading, now: float) -> None:
         for model, tally in reading.tallies.items():
-            tokens = tally.tokens
             self._telemetry.usage(
                 batch.lane,
                 model,
-                input=tokens[0],
-                output=tokens[1],
-                cache_read=tokens[2],
-                cache_write_5m=tokens[3],
-                cache_write_1h=tokens[4],
+                input=tally.input,
+                output=tally.output,
+                cache_read=tally.cache_read,
+                cache_write_5m=tally.cache_write_5m,
+                cache_write_1h=tally.cache_write_1h,
                 microdollars=tally.microdollars,
             )
         account = reading.account

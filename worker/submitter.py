@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
 
-from worker.batches_api import ApiError, BatchesApi, Complaint, Created, InDoubt, Listing, NotSent, Refused
+from worker.batches_api import CLOCK_DOUBT, ApiError, BatchesApi, Complaint, Created, InDoubt, Listing, NotSent, Refused
 from worker.clock import Clock
 from worker.config import Config
 from worker.core.body import write_body
 from worker.core.custom_id import MAX_ATTEMPT, prefix, spell
 from worker.core.lifecycle import Event
 from worker.core.model import Batch, Claim, State
+from worker.core.reconcile import made_before
 from worker.core.schedule import poll_delay, refusal_delay
 from worker.ledger.barrier import Barrier
 from worker.ledger.lease import LeaseKeeper, Leases, LostLeaseError, StoppingError
@@ -104,15 +105,17 @@ class Intent:
         self.asked = True
         began = self._clock.monotonic()
         newest = self._listing.batches
+        # a lower bound of what is newer; a proxy's clock may be anything
+        head_at = min(newest[0].created_at, self._listing.server_date or 0.0) if newest else 0.0
         answer = self._ledger.batches.submit(
             self._batch,
             fence=self._fence,
             head=newest[0].id if newest else "",
-            # a lower bound of what is newer; a proxy's clock may be anything
-            head_at=min(newest[0].created_at, self._listing.server_date or 0.0) if newest else 0.0,
+            head_at=head_at,
             durably=self._barrier.durably,
             intent=self.name,
             deployment=self._deployment,
+            ruled_out=made_before(newest, self._batch.count, since=head_at - CLOCK_DOUBT),
         )
         if answer != "OK":
             raise IntentRefusedError(answer)

@@ -4,7 +4,7 @@ import pytest
 from core_builders import NOON, build_batch, build_remote
 
 from worker.core.model import Batch, RemoteBatch, RequestCounts, State
-from worker.core.reconcile import Absent, Adopt, Conclusion, Hold, LookAgain, Peek, conclude
+from worker.core.reconcile import Absent, Adopt, Conclusion, Hold, LookAgain, Peek, conclude, made_before
 
 HORIZON = 1800.0
 ENDED: dict[str, Any] = {"status": "ended", "counts": RequestCounts(succeeded=2, errored=1)}
@@ -104,6 +104,23 @@ def test_a_candidate_that_vanished_is_for_a_human() -> None:
     """Somebody deleted what may have been ours: sending again might pay twice, waiting would not end."""
     conclusion = concluded(in_doubt(seen=frozenset({"msgbatch_1"})), build_remote("msgbatch_2", count=9))
     assert conclusion == Hold("a remote batch that may have been ours was deleted")
+
+
+def test_a_candidate_that_vanished_is_no_matter_while_another_may_prove_to_be_ours() -> None:
+    """What has ended is read first, what is not listed yet is waited for, and nothing is taken by its count."""
+    batch = in_doubt(seen=frozenset({"msgbatch_1"}))
+    running, ended = build_remote("msgbatch_2"), build_remote("msgbatch_3", **ENDED)
+    assert concluded(batch, ended) == Peek((ended,))
+    assert concluded(batch, running, exclusive=True) == LookAgain(frozenset({"msgbatch_1", "msgbatch_2"}))
+    assert concluded(batch, began_at=NOON + HORIZON - 0.001) == LookAgain(batch.seen)
+
+
+def test_what_was_there_before_is_known_by_count_and_date() -> None:
+    """Only what could be taken for the answer to a POST is remembered."""
+    listed = [build_remote("msgbatch_1"), build_remote("msgbatch_2", count=9), build_remote("msgbatch_3")]
+    assert made_before(listed, listed[0].counts.total, since=0.0) == {"msgbatch_1", "msgbatch_3"}
+    assert made_before(listed, listed[0].counts.total, since=listed[0].created_at) == {"msgbatch_1", "msgbatch_3"}
+    assert made_before(listed, listed[0].counts.total, since=listed[0].created_at + 1) == set()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from worker.core.model import Batch, Claim, RemoteBatch, RequestCounts, State
 from worker.embedded import EmbeddedServer, EmbeddedUnavailable
 from worker.ledger.keys import PERMANENT, Keys
 from worker.ledger.ledger import Ledger
+from worker.ledger.prompts import Settlement
 from worker.ledger.store import LedgerRefusedError, Store
 
 PREFIX = "batchmill:"
@@ -243,6 +244,12 @@ class Rig:
         self.put(uid, State.DELIVERED)
         self.store.write("zrem", self.keys.unposted(self.lane), uid)
         return self.batch(uid), self.claim(uid)
+
+    def finish(self, batch: Batch, fence: str, *, retention: float = 60.0, dead_before: float = 0.0) -> str:
+        """Settle whatever is left of a delivered batch, and close it."""
+        left = [Settlement(entry_id.decode()) for entry_id, _ in self.ledger.prompts.entries(batch)]
+        self.ledger.prompts.settle(batch, left, fence=fence, now=0.0)
+        return self.ledger.batches.finish(batch, fence=fence, retention=retention, dead_before=dead_before)
 
     def put(self, uid: str, state: State, **fields: str) -> Batch:
         """Write a state straight into a batch's record."""

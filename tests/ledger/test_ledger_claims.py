@@ -98,7 +98,7 @@ def test_the_lease_of_a_batch_that_is_settled_does_not_bring_it_back(rig: Rig) -
     rig.fill(1)
     rig.seal()
     batch, claim = rig.deliver()
-    assert rig.ledger.batches.finish(batch, fence=claim.fence, retention=60, dead_before=0) == "OK"
+    assert rig.finish(batch, claim.fence, retention=60, dead_before=0) == "OK"
     assert not rig.ledger.batches.renew(claim, 600.0)
     assert rig.ledger.batches.live(LANE) == []
 

@@ -150,3 +150,14 @@ def test_a_rewound_lane_has_sealed_nothing(rig: Rig) -> None:
     rig.store.write("hset", rig.keys.lane(LANE), mapping={"cursor": "9-0", "sealed_entries": "3"})
     assert rig.ledger.lanes.rewind(LANE)
     assert rig.store.read("hmget", rig.keys.lane(LANE), "cursor", "sealed_entries") == [b"0-0", b"0"]
+
+
+def test_nothing_is_disowned_before_its_own_lane_is_recovered(rig: Rig) -> None:
+    """What the record says of the adoption may be of another life."""
+    rig.in_progress()
+    batch = rig.put("uid1", State.ENDED, guessed="1")
+    fence = rig.claim().fence
+    rig.store.write("hset", rig.keys.lane(LANE), "incarnation", "another life")
+    before = dump(rig.store)
+    assert rig.ledger.batches.disown(batch, fence=fence) == "RECOVER"
+    assert dump(rig.store) == before

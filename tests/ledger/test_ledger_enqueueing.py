@@ -95,7 +95,7 @@ def buried(rig: Rig, count: int, reason: str = "not_found_error", *, at: float =
     batch, claim = rig.deliver(uid)
     chunk = [Settlement(entry, "bury", 3, reason) for entry in entries]
     assert rig.ledger.prompts.settle(batch, chunk, fence=claim.fence, now=at)
-    assert rig.ledger.batches.finish(batch, fence=claim.fence, retention=60, dead_before=0) == "OK"
+    assert rig.finish(batch, claim.fence, retention=60, dead_before=0) == "OK"
 
 
 def test_dead_letters_are_listed_oldest_first(rig: Rig) -> None:
@@ -175,7 +175,7 @@ def test_letters_too_old_are_dropped_when_a_batch_is_finished(real_rig: Rig, ahe
     real_rig.store.write("xadd", real_rig.keys.dead(LANE), {"id": "the newest node"})
     batch, claim = real_rig.delivered(1, "uid2")
     trimmed = real_rig.store.now() + ahead
-    assert real_rig.ledger.batches.finish(batch, fence=claim.fence, retention=60, dead_before=trimmed) == "OK"
+    assert real_rig.finish(batch, claim.fence, retention=60, dead_before=trimmed) == "OK"
     left = real_rig.store.read("xlen", real_rig.keys.dead(LANE))
     assert left >= kept
     assert (left > 100) is (kept > 0)

@@ -72,7 +72,7 @@ def test_a_batch_goes_all_the_way_through_a_full_redis(real_rig: Rig) -> None:
     ]
     assert rig.ledger.prompts.describe(LANE, entries) == [{}] * 4
     assert rig.ledger.prompts.settle(rig.batch(), fates, fence=claim.fence, now=1.0)
-    assert rig.ledger.batches.finish(rig.batch(), fence=claim.fence, retention=60, dead_before=0) == "OK"
+    assert rig.finish(rig.batch(), claim.fence, retention=60, dead_before=0) == "OK"
     assert rig.batch().state is State.SETTLED
     assert rig.ledger.lanes.length(LANE) == 1
     assert rig.store.read("xlen", rig.keys.dead(LANE)) == 2

@@ -106,7 +106,7 @@ def test_a_finished_batch_is_finished_once(far: Rig, proxy: CuttingProxy, cut: C
     """Asked again it says that it was closed already."""
     batch, claim = far.delivered()
     cut("finish")
-    assert far.ledger.batches.finish(batch, fence=claim.fence, retention=60, dead_before=0) == "MINE"
+    assert far.finish(batch, claim.fence) == "MINE"
     assert proxy.cuts == 1
     assert far.batch().state is State.SETTLED
 

@@ -103,7 +103,7 @@ def test_settled_batches_are_listed_newest_first(rig: Rig, limit: int) -> None:
     """As far as their records are kept."""
     for number in range(3):
         batch, claim = rig.delivered(1, f"uid{number}")
-        rig.ledger.batches.finish(batch, fence=claim.fence, retention=60, dead_before=0)
+        rig.finish(batch, claim.fence, retention=60, dead_before=0)
         rig.store.write("zadd", rig.keys.settled(LANE), {f"uid{number}": (rig.store.now() + number) * 1000})
     rig.store.write("delete", rig.keys.batch(LANE, "uid0"))
     assert [batch.uid for batch in rig.ledger.reads.settled(LANE, limit)] == ["uid2", "uid1"][:limit]
@@ -112,5 +112,5 @@ def test_settled_batches_are_listed_newest_first(rig: Rig, limit: int) -> None:
 def test_settled_batches_are_counted_while_their_records_are_kept(real_rig: Rig) -> None:
     """A gauge that always said 0 would be taken for a standstill."""
     batch, claim = real_rig.delivered(1)
-    real_rig.ledger.batches.finish(batch, fence=claim.fence, retention=60, dead_before=0)
+    real_rig.finish(batch, claim.fence, retention=60, dead_before=0)
     assert figures(real_rig)["batches"] == dict.fromkeys(State, 0) | {State.SETTLED: 1}

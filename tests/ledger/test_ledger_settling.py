@@ -192,7 +192,7 @@ def test_a_finished_batch_stays_readable_for_a_while(rig: Rig) -> None:
     rig.put("uid1", State.DELIVERED)
     batch, claim = rig.batch(), rig.claim()
     rig.ledger.prompts.settle(batch, [Settlement(batch.first), Settlement(entry)], fence=claim.fence, now=NOW)
-    assert rig.ledger.batches.finish(batch, fence=claim.fence, retention=500, dead_before=0) == "OK"
+    assert rig.finish(batch, claim.fence, retention=500, dead_before=0) == "OK"
     after = rig.batch()
     assert after.state is State.SETTLED
     assert after.settled_at == pytest.approx(rig.store.now(), abs=5)
@@ -204,12 +204,26 @@ def test_a_finished_batch_stays_readable_for_a_while(rig: Rig) -> None:
     assert rig.ledger.reads.settled(LANE, 10) == [after]
 
 
+def test_what_has_prompts_left_is_not_finished(rig: Rig) -> None:
+    """Redis may have forgotten that they were settled: behind the cursor they would lie for ever, or be sent again."""
+    batch, claim = rig.delivered()
+    before = dump(rig.store)
+    assert rig.ledger.batches.finish(batch, fence=claim.fence, retention=500, dead_before=0) == "LEFT"
+    assert dump(rig.store) == before
+    entries = [entry_id.decode() for entry_id, _ in rig.ledger.prompts.entries(batch)]
+    for entry_id in entries:
+        assert rig.ledger.batches.finish(batch, fence=claim.fence, retention=500, dead_before=0) == "LEFT"
+        rig.ledger.prompts.settle(batch, [Settlement(entry_id, "retry", 2, "why")], fence=claim.fence, now=0.0)
+    assert rig.ledger.batches.finish(batch, fence=claim.fence, retention=500, dead_before=0) == "OK"
+    assert rig.ledger.lanes.length(LANE) == len(entries)
+
+
 def test_finishing_twice_finishes_once(rig: Rig) -> None:
     """A lost reply is asked for again, and says that it is done."""
     batch, claim = rig.delivered()
-    rig.ledger.batches.finish(batch, fence=claim.fence, retention=500, dead_before=0)
+    rig.finish(batch, claim.fence, retention=500, dead_before=0)
     before = dump(rig.store)
-    assert rig.ledger.batches.finish(batch, fence=claim.fence, retention=9, dead_before=0) == "MINE"
+    assert rig.finish(batch, claim.fence, retention=9, dead_before=0) == "MINE"
     assert dump(rig.store) == before
 
 
@@ -218,17 +232,17 @@ def test_finishing_needs_the_claim_and_the_delivery(rig: Rig) -> None:
     batch, lost = rig.delivered()
     held = rig.claim()
     before = dump(rig.store)
-    assert rig.ledger.batches.finish(batch, fence=lost.fence, retention=9, dead_before=0) == "STALE"
+    assert rig.finish(batch, lost.fence, retention=9, dead_before=0) == "STALE"
     assert dump(rig.store) == before
     rig.put("uid1", State.ENDED)
-    assert rig.ledger.batches.finish(batch, fence=held.fence, retention=9, dead_before=0) == "STALE"
+    assert rig.finish(batch, held.fence, retention=9, dead_before=0) == "STALE"
 
 
 def test_the_list_of_the_settled_is_no_longer_than_retention(rig: Rig) -> None:
     """Each settling drops those whose records have expired."""
     rig.store.write("zadd", rig.keys.settled(LANE), {"old": 1000, "young": (rig.store.now() - 30) * 1000})
     batch, claim = rig.delivered()
-    rig.ledger.batches.finish(batch, fence=claim.fence, retention=60, dead_before=0)
+    rig.finish(batch, claim.fence, retention=60, dead_before=0)
     assert rig.store.read("zrange", rig.keys.settled(LANE), 0, -1) == [b"young", b"uid1"]
 
 

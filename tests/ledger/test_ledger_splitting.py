@@ -27,6 +27,7 @@ def test_a_batch_cut_in_two_is_two_batches(rig: Rig) -> None:
     assert (head.first, head.last, head.entries, head.count) == (entries[0], entries[1], 2, 2)
     assert (tail.first, tail.last, tail.entries, tail.count) == (entries[2], entries[4], 3, 3)
     assert head.bytes + tail.bytes == batch.bytes + ENVELOPE_BYTES - 1
+    assert (head.probe, tail.probe) == (False, False)
     assert rig.ledger.lanes.taken_counts([LANE]) == {2, 3}
     assert sorted(rig.ledger.batches.live(LANE)) == ["tail", "uid1"]
     assert rig.due_in() == pytest.approx(0, abs=5)

@@ -20,7 +20,7 @@ def settle(rig: Rig, uid: str = "uid1") -> None:
     """Bring a batch from its prompts to its end."""
     batch, claim = rig.delivered(2, uid)
     rig.store.write("delete", rig.keys.prompts(LANE))
-    assert rig.ledger.batches.finish(batch, fence=claim.fence, retention=DAY, dead_before=0.0) == "OK"
+    assert rig.finish(batch, claim.fence, retention=DAY, dead_before=0.0) == "OK"
 
 
 def test_a_record_is_forgotten_where_nothing_settles_any_more(rig: Rig) -> None:

@@ -10,6 +10,8 @@ from endings import batches, ends_right, enqueue, sizes, states
 from mortal import Mortal
 
 from worker.core.model import State
+from worker.ledger.batches import Batches
+from worker.ledger.prompts import Prompts
 from worker.simulator import Simulator
 from worker.wiring import App
 
@@ -158,3 +160,27 @@ def test_a_backup_that_was_put_back_is_recovered_by_token_when_it_is_told_so(dis
     bench.redis.hset("batchmill:{default}:lane", "barrier", "none")
     ends_right(bench, bench.start(), names)
     assert sizes(bench) == [4]
+
+
+def test_prompts_that_come_back_before_their_batch_is_closed_are_settled_again(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed without them, they lay behind the cursor until the lane was empty, and were then sent once more."""
+    bench, lengths = disk.bench, []
+    settle, finish = Prompts.settle, Batches.finish
+
+    def settled(ledger: Any, *args: Any, **named: Any) -> bool:
+        lengths.append(disk.file.stat().st_size)
+        return settle(ledger, *args, **named)
+
+    def finished(ledger: Any, *args: Any, **named: Any) -> str:
+        if len(lengths) == 1:
+            disk.goes_back_to(lengths[0])
+        return finish(ledger, *args, **named)
+
+    monkeypatch.setattr(Prompts, "settle", settled)
+    monkeypatch.setattr(Batches, "finish", finished)
+    app = bench.start()
+    names = enqueue(bench, 3)
+    ends_right(bench, app, names)
+    assert len(lengths) == 2

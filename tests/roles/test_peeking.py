@@ -1,7 +1,10 @@
 from bench import Bench
-from endings import batches, before_create, ends_right, enqueue, sizes
+from endings import batches, before_create, ends_right, enqueue, sizes, states, turns
 
+from worker.core.model import State
 from worker.reconciler import MOST_PEEKS
+
+UNREAD = {"kind": "status", "on": "results", "status": 500, "error_type": "api_error", "times": None}
 
 
 def test_a_stream_that_begins_with_anothers_lines_does_not_rule_our_batch_out(bench: Bench) -> None:
@@ -43,5 +46,37 @@ def test_what_was_ruled_out_is_known_before_all_candidates_have_been_looked_into
     before_create(app, lambda: [bench.simulator.control.foreign(3) for _ in range(2 * MOST_PEEKS)])
     bench.drive(app, lambda: any(batch.ruled_out for batch in batches(app)))
     assert len(batches(app)[0].ruled_out) <= MOST_PEEKS
+    ends_right(bench, app, names)
+    assert sizes(bench) == [3]
+
+
+def test_what_was_there_before_is_never_taken_for_ours(bench: Bench) -> None:
+    """Once the head is deleted, a listing goes back ten minutes: a stranger's batch in there was held for ours."""
+    control = bench.simulator.control
+    older = control.foreign(3)["id"]
+    head = control.foreign(1)["id"]
+    control.inject([{"kind": "drop_reply", "on": "create", "times": 1}, {"kind": "hide_from_list", "seconds": 1.0}])
+    control.inject({**UNREAD, "batch": older})
+    names = enqueue(bench, 3)
+    app = bench.start(submit__horizon="3s")
+    bench.drive(app, lambda: State.SUBMITTING in states(app))
+    control.delete(str(head))
+    turns(app, 10)
+    control.delete(str(older))
+    ends_right(bench, app, names)
+    assert sizes(bench) == [3]
+
+
+def test_a_strangers_deletion_is_no_matter_once_ours_is_found(bench: Bench) -> None:
+    """What was deleted before it could be read was not ours, if another proves to be: nobody has to decide."""
+    control = bench.simulator.control
+    control.inject([{"kind": "drop_reply", "on": "create", "times": 1}, {"kind": "hide_from_list", "seconds": 1.0}])
+    names = enqueue(bench, 3)
+    app = bench.start(submit__horizon="3s")
+    bench.drive(app, lambda: State.SUBMITTING in states(app))
+    stranger = control.foreign(3)["id"]
+    control.inject({**UNREAD, "batch": stranger})
+    bench.drive(app, lambda: any(stranger in batch.seen for batch in batches(app)))
+    control.delete(str(stranger))
     ends_right(bench, app, names)
     assert sizes(bench) == [3]

@@ -31,8 +31,8 @@ _T = TypeVar("_T")
 _ANTHROPIC = "https://api.anthropic.com"
 _KEY = re.compile(r"[!-~]+")
 _BAD_REQUEST = 400
-# The clocks of whoever dated the cursor and of whoever dated the batches may differ by so much, in seconds.
-_CLOCK_DOUBT = 600.0
+CLOCK_DOUBT = 600.0
+"""The clocks of whoever dated the cursor and of whoever dated the batches may differ by so much, in seconds."""
 
 
 class BatchesApi:
@@ -125,7 +125,7 @@ class BatchesApi:
                     raise
             else:
                 return newer
-        return walk_down(self._page, not_before - _CLOCK_DOUBT)
+        return walk_down(self._page, not_before - CLOCK_DOUBT)
 
     def cancel(self, remote_id: str) -> RemoteBatch:
         """Ask for the end of a batch; what already runs completes. Raises NotFound, Refused, Unavailable."""

@@ -5,7 +5,7 @@ candidate's token has been read, only an exclusive workspace may take the lone c
 by a listing that began after the horizon and shows no candidate at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -48,6 +48,15 @@ class Hold:
 Conclusion = Adopt | Peek | LookAgain | Absent | Hold
 
 
+def made_before(listed: Iterable[RemoteBatch], count: int, *, since: float) -> set[str]:
+    """Return the ids of what is listed before a POST of `count` prompts and might be taken for it later.
+
+    A listing of what is newer than the head needs the head; once that is deleted, one goes back in time instead, to
+    `since`, and shows what was there before. Of somebody else's batches among them some are deleted meanwhile.
+    """
+    return {remote.id for remote in listed if remote.counts.total == count and remote.created_at >= since}
+
+
 def conclude(
     batch: Batch,
     listed: Sequence[RemoteBatch],
@@ -62,9 +71,7 @@ def conclude(
     `owned` are listed remote batches that some batch of ours is known to own. `began_at` is when the listing began,
     by the ledger's clock; `horizon` is in seconds after the doubt began.
     """
-    gone = batch.seen - {remote.id for remote in listed} - batch.ruled_out - owned
-    if gone:
-        return Hold("a remote batch that may have been ours was deleted")
+    missed = batch.seen - {remote.id for remote in listed} - batch.ruled_out - owned
     candidates = [
         remote
         for remote in listed
@@ -72,8 +79,10 @@ def conclude(
     ]
     if not candidates:
         decided = batch.doubt_at is not None and began_at >= batch.doubt_at + horizon
+        if decided and missed:
+            return Hold("a remote batch that may have been ours was deleted")
         return Absent() if decided else LookAgain(batch.seen)
-    if exclusive and len(candidates) == 1:
+    if exclusive and len(candidates) == 1 and not missed:
         return Adopt(candidates[0])
     ended = tuple(remote for remote in candidates if remote.status == "ended")
     if any(remote.archived_at is not None for remote in ended):

@@ -160,12 +160,14 @@ class Batches:
         durably: Durably,
         intent: str = "",
         deployment: str = "",
+        ruled_out: Collection[str] = (),
     ) -> str:
         """Record, on disk, the intent to post: OK, STALE, PAUSED or RECOVER.
 
         `head` is the newest remote batch (empty: there is none), `head_at` when it was created, by the API's clock.
         `intent` is a random name by which whoever asked recognises a record whose answer was lost, `deployment` what
-        the custom_ids begin with.
+        the custom_ids begin with. `ruled_out` are remote batches that existed before: whatever the API will show of
+        this POST, it is none of them.
         """
         keys = self.store.keys
         follow(batch.state, Event.SUBMIT)
@@ -183,6 +185,7 @@ class Batches:
                 head_at=repr(head_at),
                 intent=intent,
                 deployment=deployment,
+                ruled_out=" ".join(sorted(ruled_out)),
             )
         )
 
@@ -358,7 +361,7 @@ class Batches:
         )
 
     def finish(self, batch: Batch, *, fence: str, retention: float, dead_before: float, on: Any = None) -> str:
-        """Close a delivered batch: OK, MINE or STALE. Dead letters older than `dead_before` (Unix s) are trimmed.
+        """Close a delivered batch: OK, MINE, STALE, or LEFT while prompts of it are there. Dead letters older than `dead_before` (Unix s) are trimmed.
 
         `on` is a connection of `store.write_connection`, to make it durable.
         """
@@ -373,6 +376,7 @@ class Batches:
             unusable=keys.unusable(batch.lane, batch.uid),
             settled=keys.settled(batch.lane),
             dead=keys.dead(batch.lane),
+            prompts=keys.prompts(batch.lane),
             uid=batch.uid,
             fence=fence,
             retention_seconds=max(1, int(retention)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from worker.core.names import LANE_NAME, is_lane_name
 from worker.ledger.batches import Durably
-from worker.ledger.store import MIN_VERSION, LedgerRefusedError, ServerFacts, Store
+from worker.ledger.store import MIN_VERSION, LedgerRefusedError, LedgerUnavailableError, ServerFacts, Store
 
 SCHEMA = "1"
 """The shape of batchmill's data in Redis; a worker refuses a newer one."""
@@ -34,12 +34,14 @@ class Deployment:
 
         A new id is noted with the server's present `life`, and from when on an entry belongs to it: 0.0, any does,
         where nothing of an earlier life can be known by that id.
-        Raises LedgerRefusedError when the data is of a newer batchmill.
+        Raises LedgerRefusedError when the data is of a newer batchmill, LedgerUnavailableError too when Redis forgot.
         """
         key = self.store.keys.deployment
         words = ["id", new_id, "schema", SCHEMA, "life", life, "life_at", repr(life_at)]
         self.store.run("mark", hash=key, unless="id", tail=words)
         found, schema = self.store.read("hmget", key, "id", "schema")
+        if found is None:
+            raise LedgerUnavailableError("Redis was restarted, and has forgotten what was written just before")
         if schema is None or int(schema) > int(SCHEMA):
             raise LedgerRefusedError("the data in Redis is of a newer batchmill; upgrade this one")
         return str(found.decode())

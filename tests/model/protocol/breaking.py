@@ -159,6 +159,12 @@ MUTANTS = (
         "Redis gives out a fence twice",
         replace(ONE, barrier=False, disk_catches_up=False, faults=Faults(restarts=1, vanishings=1)),
     ),
+    _mutant(
+        "M31",
+        "missed_is_held",
+        "a candidate that was deleted is forgotten",
+        replace(ONE, exclusive=False, faults=Faults(deletions=1, vanishings=1)),
+    ),
 )
 
 ASSUMPTIONS = (

@@ -93,19 +93,19 @@ def _decide(world: World, setting: Setting, number: int, worker: Worker) -> Iter
 def _conclude(world: World, setting: Setting, worker: Worker, batch: Batch) -> Iterator[Step]:
     taken = owned(world, setting)
     loose = batch._replace(holder=NOBODY)
-    if batch.seen & ~worker.number & ~batch.ruled_out & ~taken:
-        held = loose._replace(state=follow(batch, "hold"))
-        yield Step(f"batch {batch.uid} is held: a candidate was deleted", write(world, held))
-        return
+    missed = batch.seen & ~worker.number & ~batch.ruled_out & ~taken
     candidates = [number for number in _newer(world, batch, worker.number) if not taken >> number & 1]
     if not candidates:
-        if worker.flag and decided_here(world.lanes[batch.lane], setting):
+        if worker.flag and missed and setting.rules.missed_is_held:
+            held = loose._replace(state=follow(batch, "hold"))
+            yield Step(f"batch {batch.uid} is held: a candidate was deleted", write(world, held))
+        elif worker.flag and decided_here(world.lanes[batch.lane], setting):
             again = loose._replace(state=follow(batch, "absent"))
             yield Step(f"batch {batch.uid} is absent", write(world, again))
         else:
             yield Step(f"batch {batch.uid}: nothing is proved", write(world, loose))
         return
-    by_count = setting.exclusive and len(candidates) == 1
+    by_count = setting.exclusive and len(candidates) == 1 and not missed
     if by_count and not decided_here(world.lanes[batch.lane], setting):
         yield Step(f"batch {batch.uid}: its lane is not recovered", write(world, loose))
     elif by_count and not _all_recovered(world, setting):

@@ -35,6 +35,8 @@ class Rules:
     """The counts of all lanes are compared, not only of one's own."""
     owned_is_owned: bool = True
     """A remote batch that a record owns is nobody's candidate."""
+    missed_is_held: bool = True
+    """A candidate that was deleted before its token was read is not absent, unless another proves to be ours."""
     tokens_at_delivery: bool = True
     """Results are delivered only to the batch that their token names."""
     intent_is_named: bool = True
