@@ -193,10 +193,12 @@ MUTATIONS = (
         [
             (BatchesApi, "newer_than", _by_our_own_clock),
             (reconciler.Reconciler, "_reconcile", _since_our_own_time),
-            (api, "_CLOCK_DOUBT", 0.0),
+            (api, "CLOCK_DOUBT", 0.0),
         ],
     ),
-    Mutation("a failed listing counts as an empty one", [(BatchesApi, "newer_than", _errors_are_emptiness)], first=260),
+    Mutation(
+        "a failed listing counts as an empty one", [(BatchesApi, "newer_than", _errors_are_emptiness)], first=1320
+    ),
     Mutation(
         "a shared workspace adopts by count",
         [(reconciler, "conclude", _as_if_exclusive), (drainer.Drainer, "_not_added_up", _keep_the_wrong_one)],
@@ -216,6 +218,14 @@ MUTATIONS = (
     Mutation("a 500 is a definite no", [(conclusions, "is_definite", lambda status: 400 <= (status or 0) < 600)]),
     Mutation("a 409 is a definite no", [(errors, "_UNDECIDED_STATUSES", frozenset())]),
     Mutation("an unreadable answer is a no", [(BatchesApi, "create", _unreadable_is_no)]),
+    Mutation("a seal does not compare the cursor", lua=[("seal", '(marks[1] or "0-0") ~= seen', "false")]),
+    Mutation("an intent does not ask for the incarnation", lua=[("submit", "marks[1] ~= run_id", "false")]),
+    Mutation("adoption by count does not ask who else has it", lua=[("adopt", "holders ~= 1", "false")]),
+    Mutation(
+        "closed although prompts are left",
+        lua=[("finish", '> 0 then return "LEFT"', '< 0 then return "LEFT"')],
+        first=1000,
+    ),
     Mutation(
         "the remote batch is deleted before all is settled", [(drainer.Drainer, "_settle", _delete_first)], first=180
     ),

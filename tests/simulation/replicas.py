@@ -13,10 +13,11 @@ from random import Random
 from typing import Any, Self
 
 import dramatiq
+import server
 from account import Account
 from connection import WorldConnection
 from prometheus_client import CollectorRegistry
-from server import Server, WorldStore, scripts_of_the_world
+from server import Server, WorldStore
 from sinks import Shelf, WorldSink
 from storm import KNOCK
 from world import Process, World
@@ -229,7 +230,7 @@ class Cluster:
         here = self.world.here
         shelves = {shelf.name: shelf for shelf in self.shelves}
         exchanged: list[tuple[Any, str, Any]] = [
-            (store, "read_scripts", scripts_of_the_world),
+            (store, "read_scripts", server.scripts_of_the_world),
             (wiring, "Store", _Connector(self.server)),
             (wiring, "KnockBroker", lambda **_: Knocks(self.post)),
             (wiring, "Leases", WorldLeases),

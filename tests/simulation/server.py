@@ -4,10 +4,12 @@ The scripts are the ones that are shipped; only what they ask the server about i
 in the id of a new entry) is answered by the world.
 """
 
+import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 from storm import ANYWHERE, REDIS, Weather
 from world import Process, World
@@ -26,9 +28,9 @@ LONGEST_TIMEOUT = 90.0
 """A caller may be frozen while it waits, and find its lease gone."""
 
 MATTERS = 5.0
-WEIGHTS = {"claim": 1.0, "describe": 1.0, "mark": 1.0, "submit": 2 * MATTERS}
+WEIGHTS = {"claim": 1.0, "describe": 1.0, "mark": 1.0, "submit": 2 * MATTERS, "finish": 4 * MATTERS}
 """A call that changes a batch, or talks to the API or a sink, is hit more often than one of the many looks; the intent
-to post, on which the money depends, most often of all."""
+to post, on which the money depends, more often still, and the closing of a batch, of which each has but one."""
 
 _PRELUDE = f"""
 local function world_time()
@@ -109,18 +111,25 @@ class Server:
 
     def restart(self, seconds: float) -> None:
         """Crash, and come back after so many seconds with what was on the disk."""
+        self._crash()
+        self.world.after(seconds, self._come_back)
+
+    def blink(self) -> None:
+        """Crash, and come back before anybody's client library has given up."""
+        self._crash()
+        self._come_back()
+
+    def _crash(self) -> None:
         self.world.tell("Redis crashes: what was not on disk is forgotten")
         self.up = False
         self.life += 1
 
-        def back() -> None:
-            self._save(args=[DISK, OURS])
-            self._began_at = self.world.now
-            self._tell_life()
-            self.up = True
-            self.world.tell("Redis is back")
-
-        self.world.after(seconds, back)
+    def _come_back(self) -> None:
+        self._save(args=[DISK, OURS])
+        self._began_at = self.world.now
+        self._tell_life()
+        self.up = True
+        self.world.tell("Redis is back")
 
     def outage(self, seconds: float) -> None:
         """Be out of reach for so many seconds."""
@@ -161,17 +170,19 @@ class WorldStore(Store):
         super().__init__(once=server.client, again=server.client, keys=Keys(prefix))
         self._server = server
         self._process = process
-        self._weight = 1.0
+        self._manner = USUAL
 
-    def run(self, name: str, **named: Any) -> Any:
+    def run(self, name: str, *, on: "_Borrowed | None" = None, **named: Any) -> Any:
         """Run a script; one that may be repeated sometimes is."""
-        self._weight = WEIGHTS.get(name, MATTERS)
-        try:
+        weight = WEIGHTS.get(name, MATTERS)
+        with self._in(_Manner(weight, repeats=name in REPEATABLE and on is None, on=on)):
             if name in REPEATABLE and not self._server.weather.calm and self._server.world.chance.strikes(0.02):
                 super().run(name, **named)
-            return super().run(name, **named)
-        finally:
-            self._weight = 1.0
+        with self._in(_Manner(weight, repeats=name in REPEATABLE and on is None, on=on)):
+            answer = super().run(name, **named)
+        if weight >= MATTERS and self._server.weather.restarts and self._server.world.chance.strikes(0.3):
+            self._server.sync()  # by chance: so a crash may forget this step and not the one before
+        return answer
 
     def read(self, command: str, *args: Any, **options: Any) -> Any:
         """Send a read; about itself the server says what the world says."""
@@ -181,18 +192,14 @@ class WorldStore(Store):
             return self._reach(self._server.describe)
         return super().read(command, *args, **options)
 
-    def write(self, command: str, *args: Any, on: Any = None, **options: Any) -> Any:  # noqa: ARG002 - its signature
+    def write(self, command: str, *args: Any, on: "_Borrowed | None" = None, **options: Any) -> Any:
         """Send a command; the one that waits for the disk is answered by the world's."""
-        if command == "info":
-            return self._reach(self._server.describe)
-        if command == "execute_command" and args[0] == "WAITAOF":
-
-            def sync() -> list[int]:
-                self._server.sync()
-                return [1, 0]
-
-            return self._reach(sync)
-        return super().write(command, *args, on=None, **options)
+        with self._in(_Manner(1.0, repeats=False, on=on)):
+            if command == "info":
+                return self._reach(self._server.describe)
+            if command == "execute_command" and args[0] == "WAITAOF":
+                return self._reach(self._wait_for_disk)
+            return super().write(command, *args, **options)
 
     def read_all(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Send several reads, the time among them."""
@@ -215,19 +222,23 @@ class WorldStore(Store):
         )
 
     def write_connection(self) -> Any:
-        """Return the one connection there is, as a context manager."""
-        return _Borrowed()
+        """Return the one connection there is, as a context manager; in another life of the server it is broken."""
+        return _Borrowed(self._server.life)
 
     def close(self) -> None:
         """Close nothing: the server's client outlives the process."""
 
     def _reach(self, ask: Callable[[], Any]) -> Any:  # type: ignore[override]
         world, server = self._server.world, self._server
-        weight = self._weight
+        manner, weight = self._manner, self._manner.weight
         disturb(world, server.weather, self._process, weight)
         fault = server.weather.strikes("redis", REDIS, weight=weight)
         life = server.life
-        if fault == "restart":
+        if fault == "blink":
+            server.blink()
+            if not manner.repeats:
+                raise LedgerUnavailableError("Redis was restarted (in this world)")
+        elif fault == "restart":
             server.restart(world.chance.between(0.0, DOWN_SECONDS))
         elif fault == "down":
             server.outage(world.chance.between(1.0, DOWN_SECONDS))
@@ -239,12 +250,27 @@ class WorldStore(Store):
         if not server.up or fault in ("late", "lost"):
             world.wait(None, world.chance.between(1.0, LONGEST_TIMEOUT))
             raise LedgerUnavailableError("Redis cannot be reached (in this world)")
+        if manner.on is not None and manner.on.life != server.life:
+            raise LedgerUnavailableError("the connection was of another life (in this world)")
         answer = self._ask(ask)
         disturb(world, server.weather, self._process, weight)
         if fault == "reply_lost":
             world.tell("a reply of Redis is lost")
             raise LedgerUnavailableError("Redis did not answer (in this world)")
         return answer
+
+    @contextlib.contextmanager
+    def _in(self, manner: "_Manner") -> Iterator[None]:
+        """Let the next call be made in a manner of its own; threads take turns between calls, never before one."""
+        self._manner = manner
+        try:
+            yield
+        finally:
+            self._manner = USUAL
+
+    def _wait_for_disk(self) -> list[int]:
+        self._server.sync()
+        return [1, 0]
 
     def _ask(self, ask: Callable[[], Any]) -> Any:
         self._server.tell_time()
@@ -259,14 +285,29 @@ class WorldStore(Store):
             self._ask(ask)
 
 
+@dataclass(frozen=True, slots=True)
 class _Borrowed:
-    """The shared client, lent for a `with` block."""
+    """The shared client, lent for a `with` block, in one life of the server."""
 
-    def __enter__(self) -> None:
-        return None
+    life: int
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How a call is made: how much hangs on it, whether the client library sends it again, on which connection."""
+
+    weight: float
+    repeats: bool
+    on: _Borrowed | None = None
+
+
+USUAL = _Manner(1.0, repeats=True)
 
 
 def disturb(

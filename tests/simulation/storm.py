@@ -9,7 +9,7 @@ STORM_SECONDS = 1500.0
 """After so long nothing fails any more: what is not settled by itself then is stuck."""
 
 ANYWHERE = {"kill": 0.2, "freeze": 0.1, "stop": 0.03}
-REDIS = {"lost": 0.1, "reply_lost": 0.2, "late": 0.15, "down": 0.02, "restart": 0.2}
+REDIS = {"lost": 0.1, "reply_lost": 0.2, "late": 0.15, "down": 0.02, "restart": 0.2, "blink": 1.0}
 POST = {
     "reply_lost": 14.0,
     "late": 10.0,
@@ -54,7 +54,7 @@ class Weather:
         strength = self.strength * weight / 100
         kind = self.chance.fault({name: rate * strength for name, rate in rates.items()})
         if kind is not None:
-            if kind == "restart" and not self.restarts:
+            if kind in ("restart", "blink") and not self.restarts:
                 return None
             self.left -= 1
             self.struck[f"{place}.{kind}"] = self.struck.get(f"{place}.{kind}", 0) + 1
