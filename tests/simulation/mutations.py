@@ -220,7 +220,6 @@ MUTATIONS = (
     Mutation("an unreadable answer is a no", [(BatchesApi, "create", _unreadable_is_no)]),
     Mutation("a seal does not compare the cursor", lua=[("seal", '(marks[1] or "0-0") ~= seen', "false")]),
     Mutation("an intent does not ask for the incarnation", lua=[("submit", "marks[1] ~= run_id", "false")]),
-    Mutation("adoption by count does not ask who else has it", lua=[("adopt", "holders ~= 1", "false")]),
     Mutation(
         "closed although prompts are left",
         lua=[("finish", '> 0 then return "LEFT"', '< 0 then return "LEFT"')],

@@ -361,8 +361,9 @@ class Batches:
         )
 
     def finish(self, batch: Batch, *, fence: str, retention: float, dead_before: float, on: Any = None) -> str:
-        """Close a delivered batch: OK, MINE, STALE, or LEFT while prompts of it are there. Dead letters older than `dead_before` (Unix s) are trimmed.
+        """Close a delivered batch: OK, MINE, STALE, or LEFT while prompts of it are there.
 
+        Dead letters older than `dead_before` (Unix s) are trimmed.
         `on` is a connection of `store.write_connection`, to make it durable.
         """
         keys = self.store.keys
