@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ import msgspec
 
 from worker.batches_api import BatchesApi, Complaint, Truncated
 from worker.core.account import Account, Whose
-from worker.core.cost import PriceTable, Usage
+from worker.core.cost import Price, PriceTable, Usage, cost_of
 from worker.core.custom_id import Token, decode
 from worker.core.intake import Flaw, describe_prompt, describe_unusable
 from worker.core.model import Batch, Prompt, RemoteBatch, ResultType, State
@@ -22,7 +22,8 @@ from worker.core.rulings import (
     TokenUsage,
     UnreadableLineError,
     read_line,
-    read_result,
+    read_lines,
+    read_results,
     rule,
     spell_instant,
     unusable_result,
@@ -57,8 +58,23 @@ class GarbledError(Exception):
 class Tally:
     """Tokens and money of one model; `microdollars` is None as soon as one price is unknown."""
 
-    tokens: list[int] = field(default_factory=lambda: [0, 0, 0, 0, 0])
+    tiers: tuple[Price, ...]
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
     microdollars: int | None = 0
+
+    def add(self, usage: Usage) -> None:
+        """Count one result in."""
+        self.input += usage.input
+        self.output += usage.output
+        self.cache_read += usage.cache_read
+        self.cache_write_5m += usage.cache_write_5m
+        self.cache_write_1h += usage.cache_write_1h
+        price = cost_of(usage, self.tiers)
+        self.microdollars = None if price is None or self.microdollars is None else self.microdollars + price
 
 
 class Reading:
@@ -93,27 +109,26 @@ class Reading:
         self._lines += len(page)
         if self._lines > 2 * self._batch.count + SPARE_LINES:
             raise GarbledError("lines without end")
-        for raw in page:
-            line = parse_line(raw)
+        for line in _parse_page(page):
             whose, entry_id = self.account.identify(line.custom_id)
             if whose is Whose.OURS:
                 ours.append((entry_id, line))
         described = self._ledger.prompts.describe(self._batch.lane, [entry_id for entry_id, _ in ours])
+        results = read_results([line.result for _, line in ours])
         rows: list[bytes] = []
-        for (entry_id, line), fields in zip(ours, described, strict=True):
+        for (entry_id, line), fields, result in zip(ours, described, results, strict=True):
             if fields is None and self._is_untorn():
                 self.account.disclaim(entry_id)
                 continue
             known = fields or {}
             prompt = describe_prompt(entry_id, known, known.get(b"id", b"").decode() or entry_id)
-            result = read_result(line.result)
             ruling = rule(result, prompt, self._batch)
             if fields is None and ruling.fate == "retry" and self._batch.state is State.ENDED:
                 # of an ended batch nothing is settled yet: somebody else deleted the prompt, it cannot be sent again
                 ruling = SETTLED
             self._enter(entry_id, ruling, result, prompt)
             if ruling.fate != "retry":
-                rows.append(write_row(self._batch, prompt, line.custom_id, bytes(line.result), self._ended_at))
+                rows.append(write_row(self._batch, prompt, line.custom_id, line.result, self._ended_at))
         return rows
 
     def _is_untorn(self) -> bool:
@@ -129,25 +144,26 @@ class Reading:
         return self._untorn
 
     def _enter(self, entry_id: str, ruling: Ruling, result: Result, prompt: Prompt) -> None:
-        known = result.type in _RESULT_TYPES
-        self.account.enter(entry_id, ruling, ResultType(result.type) if known else ResultType.ERRORED)
+        self.account.enter(entry_id, ruling, _RESULT_TYPES.get(result.type, ResultType.ERRORED))
         if ruling.fate != "retry":
             self.waits.append(max(0.0, self._now - prompt.enqueued_at))
         if result.message is not None and result.message.usage is not None:
             self._add(result.message.model, result.message.usage)
 
     def _add(self, model: str, used: TokenUsage) -> None:
-        if len(model) > LONGEST_MODEL or (model not in self.tallies and len(self.tallies) >= MOST_MODELS):
-            model = "other"
-        tally = self.tallies.setdefault(model, Tally())
         written, hour = used.cache_creation_input_tokens or 0, 0
         if used.cache_creation is not None:
             hour = used.cache_creation.ephemeral_1h_input_tokens
             written = used.cache_creation.ephemeral_5m_input_tokens
-        counts = (used.input_tokens or 0, used.output_tokens or 0, used.cache_read_input_tokens or 0, written, hour)
-        tally.tokens = [total + count for total, count in zip(tally.tokens, counts, strict=True)]
-        price = self._prices.cost(model, Usage(*counts), self._batch.created_at or self._now)
-        tally.microdollars = None if price is None or tally.microdollars is None else tally.microdollars + price
+        read = used.cache_read_input_tokens or 0
+        tally = self.tallies.get(model) or self._tally(model)
+        tally.add(Usage(used.input_tokens or 0, used.output_tokens or 0, read, written, hour))
+
+    def _tally(self, model: str) -> Tally:
+        if len(model) > LONGEST_MODEL or len(self.tallies) >= MOST_MODELS:
+            model = "other"
+        tiers = self._prices.tiers(model, self._batch.created_at or self._now)
+        return self.tallies.setdefault(model, Tally(tiers))
 
     def _bury(self, entry_id: str, fields: dict[bytes, bytes]) -> bytes:
         flaw = self.account.unusable[entry_id]
@@ -157,7 +173,7 @@ class Reading:
         return write_row(self._batch, prompt, None, unusable_result(flaw), self._ended_at)
 
 
-_RESULT_TYPES = frozenset(ResultType)
+_RESULT_TYPES = {kind.value: kind for kind in ResultType}
 
 
 def look_for_token(api: BatchesApi, remote: RemoteBatch, deployment: str) -> Token | None:
@@ -186,6 +202,13 @@ def abandoned(ledger: Ledger, batch: Batch) -> dict[str, Flaw]:
     known = ledger.prompts.unusable(batch)
     entries = (entry_id.decode() for entry_id, _ in ledger.prompts.entries(batch))
     return {entry_id: known.get(entry_id, Flaw.ABANDONED) for entry_id in entries}
+
+
+def _parse_page(page: Sequence[bytes]) -> list[Line]:
+    try:
+        return read_lines(page)
+    except UnreadableLineError:
+        raise GarbledError("garbled line") from None
 
 
 def parse_line(raw: bytes) -> Line:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import faulthandler
+import gc
 import os
 import queue
 import resource
@@ -157,10 +158,17 @@ def serve(config: "Config", *, roles: tuple[str, ...], signals: Signals, args: a
 
 
 def _start(config: "Config", url: str, roles: tuple[str, ...], telemetry: Any, clock: Any) -> "tuple[Daemon, int]":
-    from worker.daemon import Daemon
-    from worker.wiring import build
+    # what is imported and assembled here stays to the end: the collector need not walk through half a million objects
+    # of it while they are made, and again whenever a batch of rows has come and gone
+    gc.disable()
+    try:
+        from worker.daemon import Daemon
+        from worker.wiring import build
 
-    daemon = Daemon(build(config, url=url, telemetry=telemetry, clock=clock, roles=roles))
+        daemon = Daemon(build(config, url=url, telemetry=telemetry, clock=clock, roles=roles))
+        gc.freeze()
+    finally:
+        gc.enable()
     return daemon, daemon.start()
 
 

@@ -12,6 +12,8 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import NoReturn
 
+import msgspec
+
 # One unit is a micro-dollar per million tokens; both the million and the batch's half are divided out once, at the end.
 _MILLION = 1_000_000
 _BATCH_DIVISOR = 2
@@ -21,8 +23,7 @@ _KEYS = frozenset({"models", "from", "max_prompt_tokens", "source", *_RATES})
 _DATED_OR_LATEST = re.compile(r"-(?:20\d{6}|latest)\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one result, none of them negative; `input` excludes what was read from or written to the cache."""
 
     input: int = 0
@@ -47,8 +48,9 @@ class Price:
 
     def cost(self, usage: Usage) -> int:
         """Return the batch cost in micro-dollars, rounded half up once."""
-        tokens = (usage.input, usage.output, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h)
-        exact = sum(count * rate for count, rate in zip(tokens, self.rates, strict=True))
+        fresh, answer, read, minutes, hour = self.rates
+        exact = usage.input * fresh + usage.output * answer + usage.cache_read * read
+        exact += usage.cache_write_5m * minutes + usage.cache_write_1h * hour
         divisor = _MILLION * _BATCH_DIVISOR
         return (exact + divisor // 2) // divisor
 
@@ -61,12 +63,13 @@ class PriceTable:
 
     def cost(self, model: str, usage: Usage, at: float) -> int | None:
         """Return what `usage` cost in a batch at the instant `at`, in micro-dollars; None where no price is known."""
+        return cost_of(usage, self.tiers(model, at))
+
+    def tiers(self, model: str, at: float) -> tuple[Price, ...]:
+        """Return the prices of a model at the instant `at`, the shortest prompts' first; none where none is known."""
         known = [price for price in self._of(model) if price.since <= at]
-        if not known:
-            return None
-        current = max(price.since for price in known)
-        fitting = [p for p in known if p.since == current and _fits(p, usage.prompt)]
-        return fitting[0].cost(usage) if fitting else None
+        current = max((price.since for price in known), default=at)
+        return tuple(price for price in known if price.since == current)
 
     def _of(self, model: str) -> tuple[Price, ...]:
         """Find a model by its name without `claude-`, else without a date or `-latest` too; nothing else is guessed."""
@@ -74,8 +77,13 @@ class PriceTable:
         return self.prices.get(name) or self.prices.get(_DATED_OR_LATEST.sub("", name), ())
 
 
-def _fits(price: Price, prompt_tokens: int) -> bool:
-    return price.max_prompt_tokens is None or prompt_tokens <= price.max_prompt_tokens
+def cost_of(usage: Usage, tiers: tuple[Price, ...]) -> int | None:
+    """Return what `usage` cost in a batch, in micro-dollars; None where no tier is long enough."""
+    length = usage.prompt
+    for price in tiers:
+        if price.max_prompt_tokens is None or length <= price.max_prompt_tokens:
+            return price.cost(usage)
+    return None
 
 
 def parse_prices(mapping: Mapping[str, object]) -> PriceTable:

@@ -5,8 +5,9 @@ takes two digits, so the size of a body is known when its range is sealed.
 """
 
 import re
-from dataclasses import dataclass
 from hashlib import blake2s
+
+import msgspec
 
 DEPLOYMENT_LENGTH = 6
 UID_LENGTH = 16  # 60 random bits and 20 of the lane in base32
@@ -15,11 +16,10 @@ MAX_ATTEMPT = 99
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _NUMBER = r"(?:0|[1-9]\d{0,19})"  # as Redis spells it: another spelling would be a second name for one prompt
-_TOKEN = re.compile(rf"([a-z2-7]{{6}})_([a-z2-7]{{16}})_(?!00)(\d\d)_({_NUMBER}-{_NUMBER})")
+_TOKEN = re.compile(rf"([a-z2-7]{{6}})_([a-z2-7]{{16}})_(?!00)(\d\d)_({_NUMBER}-{_NUMBER})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True, gc=False):
     """What a custom_id of ours says. `entry_id` is the prompt's stream entry id."""
 
     deployment: str
@@ -41,7 +41,7 @@ PREFIX_LENGTH = len(prefix("d" * DEPLOYMENT_LENGTH, "u" * UID_LENGTH, 1))
 def decode(custom_id: str) -> Token | None:
     """Read a custom_id; None when it is not of our making."""
     match = _TOKEN.fullmatch(custom_id)
-    if match is None or not custom_id.isascii():
+    if match is None:
         return None
     deployment, uid, attempt, entry_id = match.groups()
     return Token(deployment, uid, int(attempt), entry_id)

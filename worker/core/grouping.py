@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from worker.core.custom_id import PREFIX_LENGTH
 from worker.core.entry_ids import order
 from worker.core.intake import Flaw, Unusable, entry_instant
@@ -31,8 +33,7 @@ class Limits:
     max_age: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(msgspec.Struct, frozen=True, gc=False):
     """Where a window may be cut: everything up to the entry `last` is `entries` entries, `count` of them usable."""
 
     last: str

@@ -142,14 +142,14 @@ def describe_prompt(entry_id: str, fields: Mapping[bytes, bytes], name: str) -> 
     deadline = fields.get(b"deadline")
     reply_to = fields.get(b"reply_to")
     traceparent = fields.get(b"traceparent")
-    enqueued = fields.get(ENQUEUED_AT, b"")
-    attempt = fields.get(ATTEMPT, b"")
+    enqueued = fields.get(ENQUEUED_AT)
+    attempt = fields.get(ATTEMPT)
     return Prompt(
         entry_id=entry_id,
         id=name,
         params=fields.get(b"params", b""),
-        attempt=int(attempt) if _ATTEMPT.fullmatch(attempt) else 1,
-        enqueued_at=float(enqueued) if _INSTANT.fullmatch(enqueued) else entry_instant(entry_id),
+        attempt=int(attempt) if attempt and _ATTEMPT.fullmatch(attempt) else 1,
+        enqueued_at=float(enqueued) if enqueued and _INSTANT.fullmatch(enqueued) else entry_instant(entry_id),
         metadata=fields.get(b"metadata"),
         deadline=float(deadline) if deadline else None,
         reply_to=reply_to.decode() if reply_to else None,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 
 class State(StrEnum):
     """The state of a batch; `lifecycle.py` says which may follow which."""
@@ -41,8 +43,7 @@ class ResultType(StrEnum):
     EXPIRED = "expired"
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True, gc=False):
     """A usable entry of a lane. `params` is the producer's JSON object, byte for byte."""
 
     entry_id: str

@@ -29,5 +29,5 @@ def pages(store: Store, stream: str, *, start: str, end: str, most: int) -> Iter
         if len(page) < count:
             return
         start = "(" + page[-1][0].decode()
-        weight = sum(len(value) for _, fields in page for value in (fields or {}).values())
+        weight = sum(sum(map(len, fields.values())) for _, fields in page if fields)
         count = max(1, min(most, GROWTH * count, PAGE_BYTES * len(page) // max(1, weight)))

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from worker.core.entry_ids import order
 from worker.core.intake import ATTEMPT, ENQUEUED_AT, FIELDS, MAX_METADATA_BYTES, Flaw
 from worker.core.model import Batch
@@ -23,8 +25,7 @@ DESCRIPTION = " ".join((*FIELDS[1:], ENQUEUED_AT.decode(), ATTEMPT.decode()))
 """The fields of a row: all but `params`, and nothing that batchmill does not know, which may be of any size."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """What becomes of one prompt: `fate` is `""` (done), `retry` or `bury`; a retried one is given `attempt`."""
 
     entry_id: str
@@ -64,9 +65,7 @@ class Prompts:
                 longest=MAX_METADATA_BYTES,
                 tail=entry_ids[at : at + DESCRIBE_CHUNK],
             )
-            described += [
-                None if words is None else dict(zip(words[::2], words[1::2], strict=True)) for words in answers
-            ]
+            described += [None if words is None else _pair(iter(words)) for words in answers]
         return described
 
     def settle(self, batch: Batch, settlements: Sequence[Settlement], *, fence: str, now: float) -> bool:
@@ -74,7 +73,9 @@ class Prompts:
         keys = self.store.keys
         for at in range(0, len(settlements), SETTLE_CHUNK):
             chunk = settlements[at : at + SETTLE_CHUNK]
-            tail = [word for one in chunk for word in (one.entry_id, one.fate, one.attempt, one.reason)]
+            fated = [one for one in chunk if one.fate]
+            tail = [word for one in fated for word in (one.entry_id, one.fate, one.attempt, one.reason)]
+            tail += [one.entry_id for one in chunk if not one.fate]
             answer = self.store.say(
                 "settle",
                 prompts=keys.prompts(batch.lane),
@@ -86,8 +87,13 @@ class Prompts:
                 fence=fence,
                 buried_at=f"{now:.3f}",
                 known=KNOWN,
+                fated=len(fated),
                 tail=tail,
             )
             if answer == "STALE":
                 return False
         return True
+
+
+def _pair(words: Iterator[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(words, words, strict=True))

@@ -17,7 +17,7 @@ _ZSTD_LEVEL = 3
 class Compressor(Protocol):
     """One compressed stream."""
 
-    def compress(self, piece: bytearray, /) -> bytes | bytearray:
+    def compress(self, piece: bytes | bytearray, /) -> bytes | bytearray:
         """Return what can be written so far, possibly nothing."""
 
     def flush(self) -> bytes:
@@ -29,7 +29,7 @@ class _Plain:
 
     __slots__ = ()
 
-    def compress(self, piece: bytearray, /) -> bytearray:
+    def compress(self, piece: bytes | bytearray, /) -> bytes | bytearray:
         return piece
 
     def flush(self) -> bytes:

@@ -140,7 +140,7 @@ class StdoutDelivery:
         if self._spool.closed:
             raise RuntimeError("this delivery is over: open another")
 
-    def _put(self, piece: bytearray) -> None:
+    def _put(self, piece: bytes | bytearray) -> None:
         try:
             self._spool.write(piece)
             self._spool.flush()

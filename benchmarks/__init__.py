@@ -1,0 +1,1 @@
+"""batchmill beside the script a user would write: `make bench`, see `__main__.py`."""
