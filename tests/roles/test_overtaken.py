@@ -1,5 +1,6 @@
 """Overtaken: between the look and the commit another replica claims the batch. Then nothing is committed or told."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -145,12 +146,13 @@ def test_a_probe_is_cut_by_whoever_has_the_batch(bench: Bench, monkeypatch: pyte
 
 def test_a_doubt_is_given_up_by_whoever_has_the_batch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What could have been ours was deleted: a reconciler that was overtaken tells no human."""
-    app = bench.start(submit__horizon="1h", lease="30s")
+    app = bench.start(submit__horizon="300ms", lease="30s")
     doubtful(bench, app)
     bench.drive(app, lambda: any(batch.seen for batch in batches(app)))
     (remote_id,) = remote_ids(bench)
     bench.simulator.control.end(remote_id)
     bench.simulator.control.delete(remote_id)
+    time.sleep(0.5)
     answers = overtake(bench, app, monkeypatch, Batches.advance, Event.HOLD)
     app.steps[Queue.SUBMIT]([claim_now(bench, app)])
     assert (answers, states(app)) == (["STALE"], [State.SUBMITTING])
