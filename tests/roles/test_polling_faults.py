@@ -100,6 +100,20 @@ def test_a_look_that_fails_is_repeated(bench: Bench, status: int) -> None:
     assert sizes(bench) == [3]
 
 
+def test_a_good_look_ends_the_count_of_bad_ones(bench: Bench) -> None:
+    """Patience begins anew, for what is not found and for what fails."""
+    stuck(bench)
+    bench.simulator.control.inject({"kind": "not_found", "on": "retrieve", "times": 2})
+    enqueue(bench, 3)
+    app = bench.start()
+    in_progress(bench, app)
+    bench.drive(app, lambda: batches(app)[0].misses)
+    bench.drive(app, lambda: not batches(app)[0].misses)
+    bench.simulator.control.inject({"kind": "status", "on": "retrieve", "status": 500, "times": 2})
+    bench.drive(app, lambda: batches(app)[0].failures)
+    bench.drive(app, lambda: not batches(app)[0].failures)
+
+
 def test_a_batch_that_somebody_cancels_ends_with_rows_and_dead_letters(bench: Bench) -> None:
     """Nobody waits for ever: canceled prompts tell their producers, and can be redriven."""
     with Simulator(ends_after=600.0, cancel_takes=60.0, poll_hint=0) as slow:

@@ -58,9 +58,10 @@ def test_a_named_prompt_is_counted_among_those_that_were_sent(bench: Bench) -> N
     assert succeeded(bench) == 1
 
 
-def test_an_index_outside_of_the_batch_buries_nobody_for_it(bench: Bench) -> None:
+@pytest.mark.parametrize("index", [4, 77])
+def test_an_index_outside_of_the_batch_buries_nobody_for_it(bench: Bench, index: int) -> None:
     """A refusal that names a request we never sent is a refusal that names nobody."""
-    refuse(bench, 400, message="requests.77.params: is wrong")
+    refuse(bench, 400, message=f"requests.{index}.params: is wrong")
     names = enqueue(bench, 4)
     app = bench.start()
     ends_right(bench, app, names)
