@@ -155,6 +155,11 @@ class Drainer:
                 chunk = []
         self._settle_chunk(batch, claim, lease, chunk, now)
         answer, durable = self._finish(batch, claim, now)
+        if answer == "LEFT" and not self._has_come_back(batch, account):
+            self._telemetry.warning(
+                "prompts.unknown", lane=batch.lane, batch=batch.uid, hint="they follow by themselves"
+            )
+            answer, durable = self._finish(batch, claim, now, leaving=True)
         if answer == "LEFT":
             self._put_off(batch, claim, "Redis has forgotten that prompts were settled")
         elif answer != "STALE":  # MINE: the first reply was lost, for a chunk was settled under this claim just before
@@ -164,7 +169,11 @@ class Drainer:
             if durable:
                 self._delete_remote(batch)
 
-    def _finish(self, batch: Batch, claim: Claim, now: float) -> tuple[str, bool]:
+    def _has_come_back(self, batch: Batch, account: Account) -> bool:
+        """Whether prompts of the batch are there again; others may have been given ids of its range since."""
+        return any(account.knows(entry_id.decode()) for entry_id, _ in self._ledger.prompts.entries(batch))
+
+    def _finish(self, batch: Batch, claim: Claim, now: float, *, leaving: bool = False) -> tuple[str, bool]:
         """Close the batch; returns the answer, and whether its remote batch is to be deleted and may be.
 
         A Redis that forgot the settling would look for the remote batch again, and take its absence for proof that
@@ -177,6 +186,7 @@ class Drainer:
                 fence=claim.fence,
                 retention=self._config.retention,
                 dead_before=now - self._config.dead_retention,
+                leaving=leaving,
                 on=connection,
             )
 

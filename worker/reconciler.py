@@ -102,10 +102,10 @@ class Reconciler:
         match conclusion:
             case Adopt(remote):
                 self._adopt(batch, claim, remote, lanes, alone=True)
-            case Peek(remotes):
-                self._peek(batch, claim, remotes, lanes)
-            case LookAgain(seen):
-                self._look_again(batch, claim, seen)
+            case Peek(remotes, seen, closed):
+                self._peek(replace(batch, seen=seen, closed=batch.closed or closed), claim, remotes, lanes)
+            case LookAgain(seen, closed):
+                self._look_again(replace(batch, closed=batch.closed or closed), claim, seen)
             case Absent():
                 self._send_again(batch, claim)
             case Hold(reason):
@@ -137,7 +137,7 @@ class Reconciler:
     def _by_token(self, batch: Batch, claim: Claim, remote: RemoteBatch, lanes: list[str]) -> None:
         """Another batch of ours has the same count: only the token tells whose the candidate is."""
         if remote.status == "ended":
-            self._peek(batch, claim, (remote,), lanes)
+            self._peek(replace(batch, seen=batch.seen | {remote.id}), claim, (remote,), lanes)
         else:
             self._look_again(batch, claim, batch.seen | {remote.id})
 
@@ -155,7 +155,7 @@ class Reconciler:
         self._look_again(
             replace(batch, ruled_out=frozenset(ruled_out)),
             claim,
-            batch.seen | {remote.id for remote in remotes},
+            batch.seen,
             retry_after=AT_ONCE if len(remotes) > MOST_PEEKS else None,
         )
 
@@ -173,6 +173,7 @@ class Reconciler:
             delay=delay,
             seen=" ".join(sorted(seen)),
             ruled_out=" ".join(sorted(batch.ruled_out)),
+            closed="1" if batch.closed else "",
         )
 
     def _send_again(self, batch: Batch, claim: Claim) -> None:

@@ -47,7 +47,7 @@ def test_batches_of_another_count_are_nobody_we_look_for() -> None:
     """The count is fixed from the start, however far the processing has come."""
     assert concluded(in_doubt(), build_remote(count=2), build_remote("msgbatch_2", count=4)) == Absent()
     ended = build_remote(status="ended", counts=RequestCounts(succeeded=2, expired=1))
-    assert concluded(in_doubt(), ended) == Peek((ended,))
+    assert concluded(in_doubt(), ended) == Peek((ended,), frozenset({ended.id}), closed=True)
 
 
 def test_the_lone_candidate_of_an_exclusive_workspace_is_ours() -> None:
@@ -61,29 +61,32 @@ def test_the_lone_candidate_of_an_exclusive_workspace_is_ours() -> None:
 def test_a_foreign_batch_of_the_same_count_is_not_adopted_in_a_shared_workspace() -> None:
     """It is looked at again, and read once it has ended: only a token proves whose it is."""
     running, ended = build_remote(), build_remote(**ENDED)
-    assert concluded(in_doubt(), running) == LookAgain(frozenset({running.id}))
-    assert concluded(in_doubt(), ended) == Peek((ended,))
+    assert concluded(in_doubt(), running) == LookAgain(frozenset({running.id}), closed=True)
+    assert concluded(in_doubt(), ended) == Peek((ended,), frozenset({ended.id}), closed=True)
 
 
 def test_a_candidate_keeps_the_batch_in_doubt_for_as_long_as_it_runs() -> None:
     """The horizon is over, and it may be ours all the same."""
     remote = build_remote()
-    assert concluded(in_doubt(), remote, began_at=NOON + 80_000) == LookAgain(frozenset({remote.id}))
+    assert concluded(in_doubt(), remote, began_at=NOON + 80_000) == LookAgain(frozenset({remote.id}), closed=True)
 
 
 def test_two_candidates_are_told_apart_by_token_even_in_an_exclusive_workspace() -> None:
     """Two batches of ours can have the same count; the one that has ended can be read."""
     running, ended = build_remote(), build_remote("msgbatch_2", **ENDED)
     assert concluded(in_doubt(), running, exclusive=True) == Adopt(running)
-    assert concluded(in_doubt(), running, ended, exclusive=True) == Peek((ended,))
-    both = LookAgain(frozenset({running.id, "msgbatch_3"}))
+    assert concluded(in_doubt(), running, ended, exclusive=True) == Peek(
+        (ended,), frozenset({running.id, ended.id}), closed=True
+    )
+    both = LookAgain(frozenset({running.id, "msgbatch_3"}), closed=True)
     assert concluded(in_doubt(), running, build_remote("msgbatch_3"), exclusive=True) == both
 
 
 def test_every_ended_candidate_is_read() -> None:
-    """Any of them may hold our token; those still running wait."""
+    """Any of them may hold our token; those still running wait, and are seen: ours may be deleted before it is read."""
     ended = [build_remote(f"msgbatch_{number}", **ENDED) for number in range(3)]
-    assert concluded(in_doubt(), *ended, build_remote("msgbatch_9")) == Peek(tuple(ended))
+    seen = frozenset({"msgbatch_9", *(remote.id for remote in ended)})
+    assert concluded(in_doubt(), *ended, build_remote("msgbatch_9"), began_at=NOON) == Peek(tuple(ended), seen)
 
 
 def test_what_another_batch_of_ours_owns_is_no_candidate() -> None:
@@ -110,8 +113,8 @@ def test_a_candidate_that_vanished_is_no_matter_while_another_may_prove_to_be_ou
     """What has ended is read first, what is not listed yet is waited for, and nothing is taken by its count."""
     batch = in_doubt(seen=frozenset({"msgbatch_1"}))
     running, ended = build_remote("msgbatch_2"), build_remote("msgbatch_3", **ENDED)
-    assert concluded(batch, ended) == Peek((ended,))
-    assert concluded(batch, running, exclusive=True) == LookAgain(frozenset({"msgbatch_1", "msgbatch_2"}))
+    assert concluded(batch, ended) == Peek((ended,), batch.seen | {ended.id}, closed=True)
+    assert concluded(batch, running, exclusive=True) == LookAgain(batch.seen | {running.id}, closed=True)
     assert concluded(batch, began_at=NOON + HORIZON - 0.001) == LookAgain(batch.seen)
 
 
@@ -136,18 +139,30 @@ def test_a_vanished_batch_that_was_not_ours_is_not_missed(batch: Batch, given: d
 
 
 def test_a_candidate_whose_results_are_archived_is_for_a_human() -> None:
-    """Nothing can be read any more that would prove whose it was."""
-    archived = build_remote(**ENDED, archived_at=NOON + 30 * 86_400)
+    """Nothing can be read any more that would prove whose it was, and no other may prove to be ours."""
+    archived, other = build_remote(**ENDED, archived_at=NOON + 30 * 86_400), build_remote("msgbatch_2")
+    ended, both = build_remote("msgbatch_2", **ENDED), frozenset({archived.id, other.id})
     assert isinstance(concluded(in_doubt(), archived), Hold)
-    assert isinstance(concluded(in_doubt(), archived, build_remote("msgbatch_2", **ENDED)), Hold)
+    assert concluded(in_doubt(), archived, ended) == Peek((ended,), both, closed=True)
+    assert concluded(in_doubt(), archived, other) == LookAgain(both, closed=True)
+
+
+def test_what_appears_only_behind_the_horizon_is_not_ours() -> None:
+    """Whoever creates batches of our size all the time would else keep us waiting for ever."""
+    ours, late = build_remote(), build_remote("msgbatch_2")
+    closed = in_doubt(seen=frozenset({ours.id}), closed=True)
+    assert concluded(closed, ours, late) == LookAgain(closed.seen, closed=True)
+    assert concluded(closed, late) == Hold("a remote batch that may have been ours was deleted")
+    assert concluded(in_doubt(seen=closed.seen, ruled_out=closed.seen, closed=True), ours, late) == Absent()
+    assert concluded(in_doubt(), late, began_at=NOON + HORIZON - 0.001) == LookAgain(frozenset({late.id}))
 
 
 def test_what_has_been_seen_is_not_forgotten() -> None:
     """A candidate that is deleted between two looks has to be missed by the second."""
     one, other = build_remote(), build_remote("msgbatch_2")
     batch = in_doubt(seen=frozenset({one.id}))
-    assert concluded(batch, one, other) == LookAgain(frozenset({one.id, other.id}))
-    assert concluded(batch, one, other, owned=frozenset({one.id})) == LookAgain(frozenset({one.id, other.id}))
+    both = LookAgain(frozenset({one.id, other.id}), closed=True)
+    assert concluded(batch, one, other) == concluded(batch, one, other, owned=frozenset({one.id})) == both
     assert concluded(in_doubt(seen=frozenset({one.id})), one, owned=frozenset({one.id}), began_at=NOON) == LookAgain(
         frozenset({one.id})
     )

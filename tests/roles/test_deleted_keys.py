@@ -217,6 +217,24 @@ def test_a_stream_that_begins_anew_behind_the_cursor_is_worked_off(
     assert len(said(caplog, "lane.rewound")) == 1
 
 
+def test_what_has_ids_of_a_batchs_range_is_not_waited_for_by_it(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The stream was deleted under an open batch and filled by a clock that went back: it closes, and they follow."""
+    bench.simulator.control.inject({"kind": "stuck", "on": "create"})
+    app = bench.start()
+    for entry_id in ("1700000000000-0", "1700000009999-0"):
+        bench.redis.xadd(STREAM, {"params": params()}, id=entry_id)
+    bench.drive(app, lambda: states(app) == [State.IN_PROGRESS])
+    bench.redis.delete(STREAM)
+    bench.redis.xadd(STREAM, {"params": params(), "id": "new"}, id="1700000005000-0")
+    bench.simulator.control.end()
+    bench.drive(app, lambda: not states(app))
+    assert any("'prompts.unknown'" in str(each.msg) for each in caplog.records)
+    app.rescuer._keep_house()
+    bench.drive(app)
+    assert "new" in {row["id"] for row in bench.rows()}
+    assert bench.verdict()["prompts_billed_twice"] == 0
+
+
 def test_nothing_is_rewound_while_a_batch_is_under_way(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """All that is in the stream is its own, and lies behind the cursor as it should."""
     app, names = stuck(bench)

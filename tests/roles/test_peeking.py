@@ -1,5 +1,5 @@
 from bench import Bench
-from endings import batches, before_create, ends_right, enqueue, sizes, states, turns
+from endings import batches, before_create, ends_right, enqueue, held, remote_ids, sizes, states, turns
 
 from worker.core.model import State
 from worker.reconciler import MOST_PEEKS
@@ -78,5 +78,42 @@ def test_a_strangers_deletion_is_no_matter_once_ours_is_found(bench: Bench) -> N
     control.inject({**UNREAD, "batch": stranger})
     bench.drive(app, lambda: any(stranger in batch.seen for batch in batches(app)))
     control.delete(str(stranger))
+    ends_right(bench, app, names)
+    assert sizes(bench) == [3]
+
+
+def test_a_candidate_that_is_seen_while_another_is_read_is_missed_when_it_goes(bench: Bench) -> None:
+    """Ours ran while a stranger's was looked into, and was deleted once it had ended: not sent again by itself."""
+    control = bench.simulator.control
+    control.inject([{"kind": "drop_reply", "on": "create", "times": 1}, {"kind": "stuck", "on": "create"}])
+    enqueue(bench, 3)
+    app = bench.start(submit__horizon="2s", submit__reconcile_interval="200ms")
+    bench.drive(app, lambda: State.SUBMITTING in states(app))
+    stranger = str(control.foreign(3)["id"])
+    control.end(stranger)
+    bench.drive(app, lambda: any(stranger in batch.ruled_out for batch in batches(app)))
+    (ours,) = remote_ids(bench)
+    control.end(ours)
+    control.delete(ours)
+    bench.drive(app, lambda: held(app))
+    assert sizes(bench) == [3]
+
+
+def test_strangers_who_never_stop_do_not_keep_a_batch_in_doubt(bench: Bench) -> None:
+    """What the first listing behind the horizon does not show was never made, whatever appears after it."""
+    control = bench.simulator.control
+    control.inject([{"kind": "reset_before", "on": "create", "times": 1}, {"kind": "stuck", "on": "create"}])
+    names = enqueue(bench, 3)
+    app = bench.start(submit__horizon="500ms")
+    bench.drive(app, lambda: State.SUBMITTING in states(app))
+    running = [str(control.foreign(3)["id"])]
+
+    def sent_again() -> bool:
+        running.append(str(control.foreign(3)["id"]))
+        control.end(running[-2])
+        return State.IN_PROGRESS in states(app)
+
+    bench.drive(app, sent_again)
+    control.end()
     ends_right(bench, app, names)
     assert sizes(bench) == [3]

@@ -58,6 +58,10 @@ class Account:
         self.rulings[number] = SETTLED
         return Whose.OURS, token.entry_id
 
+    def knows(self, entry_id: str) -> bool:
+        """Whether a prompt has been accounted for."""
+        return order(entry_id) in self.rulings
+
     def disclaim(self, entry_id: str) -> None:
         """Take back that a line is ours: there never was such an entry."""
         del self.rulings[order(entry_id)]

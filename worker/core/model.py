@@ -126,6 +126,7 @@ class Batch:
     doubt: str | None = None
     seen: frozenset[str] = frozenset()
     ruled_out: frozenset[str] = frozenset()
+    closed: bool = False
     remote_id: str | None = None
     created_at: float | None = None
     expires_at: float | None = None

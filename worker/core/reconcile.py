@@ -21,16 +21,19 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """Read the first result line of each of these ended candidates."""
+    """Read the first result lines of each of these ended candidates; `seen` and `closed` as in `LookAgain`."""
 
     remotes: tuple[RemoteBatch, ...]
+    seen: frozenset[str]
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LookAgain:
-    """Nothing is proved yet; these candidates have been seen."""
+    """Nothing is proved yet; these candidates have been seen. `closed`: what is not among them by now is not ours."""
 
     seen: frozenset[str]
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +72,30 @@ def conclude(
     """Say what follows from a complete listing of everything newer than `batch.head`.
 
     `owned` are listed remote batches that some batch of ours is known to own. `began_at` is when the listing began,
-    by the ledger's clock; `horizon` is in seconds after the doubt began.
+    by the ledger's clock; `horizon` is in seconds after the doubt began. The first listing behind the horizon shows
+    what the POST made, if anything: what appears later is somebody else's, and who creates batches of our size all the
+    time must not keep us waiting.
     """
+    decided = batch.doubt_at is not None and began_at >= batch.doubt_at + horizon
     missed = batch.seen - {remote.id for remote in listed} - batch.ruled_out - owned
     candidates = [
         remote
         for remote in listed
-        if remote.counts.total == batch.count and remote.id not in owned and remote.id not in batch.ruled_out
+        if remote.counts.total == batch.count
+        and remote.id not in owned
+        and remote.id not in batch.ruled_out
+        and (not batch.closed or remote.id in batch.seen)
     ]
     if not candidates:
-        decided = batch.doubt_at is not None and began_at >= batch.doubt_at + horizon
         if decided and missed:
             return Hold("a remote batch that may have been ours was deleted")
         return Absent() if decided else LookAgain(batch.seen)
     if exclusive and len(candidates) == 1 and not missed:
         return Adopt(candidates[0])
-    ended = tuple(remote for remote in candidates if remote.status == "ended")
-    if any(remote.archived_at is not None for remote in ended):
-        return Hold("the results of a remote batch that may be ours are archived")
     seen = batch.seen | {remote.id for remote in candidates}
-    return Peek(ended) if ended else LookAgain(seen)
+    ended = tuple(remote for remote in candidates if remote.status == "ended" and remote.archived_at is None)
+    if ended:
+        return Peek(ended, seen, decided)
+    if all(remote.archived_at is not None for remote in candidates):
+        return Hold("the results of a remote batch that may be ours are archived")
+    return LookAgain(seen, decided)

@@ -204,7 +204,7 @@ class Batches:
             remote_id=remote.id,
             delay_ms=int(delay * 1000),
             remote_seconds=REMOTE_SECONDS,
-            tail=remote_fields(remote, workspace_id=workspace_id),
+            tail=[*remote_fields(remote, workspace_id=workspace_id), "seen", "", "ruled_out", "", "closed", ""],
         )
 
     def found(self, batch: Batch, remote: RemoteBatch, attempt: int, *, deployment: str = "") -> str:
@@ -360,8 +360,17 @@ class Batches:
             bytes=left.bytes,
         )
 
-    def finish(self, batch: Batch, *, fence: str, retention: float, dead_before: float, on: Any = None) -> str:
-        """Close a delivered batch: OK, MINE, STALE, or LEFT while prompts of it are there.
+    def finish(
+        self,
+        batch: Batch,
+        *,
+        fence: str,
+        retention: float,
+        dead_before: float,
+        leaving: bool = False,
+        on: Any = None,
+    ) -> str:
+        """Close a delivered batch: OK, MINE, STALE, or LEFT while it has entries, unless it is `leaving` them.
 
         Dead letters older than `dead_before` (Unix s) are trimmed.
         `on` is a connection of `store.write_connection`, to make it durable.
@@ -382,6 +391,7 @@ class Batches:
             fence=fence,
             retention_seconds=max(1, int(retention)),
             dead_before=max(0, int(dead_before * 1000)),
+            leaving="yes" if leaving else "no",
         )
 
 

@@ -35,6 +35,7 @@ def read_batch(lane: str, uid: str, fields: Mapping[bytes, bytes]) -> Batch:
         doubt=text.get("doubt"),
         seen=frozenset(text.get("seen", "").split()),
         ruled_out=frozenset(text.get("ruled_out", "").split()),
+        closed=text.get("closed") == "1",
         remote_id=text.get("remote_id"),
         created_at=_instant(text, "created_at"),
         expires_at=_instant(text, "expires_at"),

@@ -62,7 +62,7 @@ def _newer(world: World, batch: Batch, listed: int) -> list[int]:
     count = len(batch.body)
     return [
         number
-        for number in range(batch.head, len(world.remotes))
+        for number in range(batch.head, batch.closed or len(world.remotes))
         if listed >> number & 1 and not batch.ruled_out >> number & 1 and len(world.remotes[number].body) == count
     ]
 
@@ -105,6 +105,8 @@ def _conclude(world: World, setting: Setting, worker: Worker, batch: Batch) -> I
         else:
             yield Step(f"batch {batch.uid}: nothing is proved", write(world, loose))
         return
+    if worker.flag and not batch.closed:
+        batch = batch._replace(closed=worker.number.bit_length())
     by_count = setting.exclusive and len(candidates) == 1 and not missed
     if by_count and not decided_here(world.lanes[batch.lane], setting):
         yield Step(f"batch {batch.uid}: its lane is not recovered", write(world, loose))
@@ -151,7 +153,7 @@ def _peek(world: World, setting: Setting, batch: Batch, candidates: list[int]) -
         ruled_out |= 1 << number
     seen = batch.seen
     if setting.faults.deletions:
-        for number in ended or candidates:
+        for number in candidates:
             seen |= 1 << number
     noted = batch._replace(seen=seen, ruled_out=ruled_out, holder=NOBODY)
     words = "rules out " + str(ended) if ended else "waits for the end of " + str(candidates)

@@ -170,6 +170,7 @@ def submitted(batch: Batch, head: int, name: int) -> Batch:
         doubt=CERTAIN,
         seen=0,
         ruled_out=0,
+        closed=0,
     )
 
 

@@ -40,6 +40,7 @@ class Batch(NamedTuple):
     doubt: str = CERTAIN
     seen: int = 0  # a bit for each remote batch
     ruled_out: int = 0
+    closed: int = 0  # so many remote batches there were in the first listing behind the horizon; 0: there was none yet
     remote: int = -1
     guessed: bool = False
     probe: bool = False

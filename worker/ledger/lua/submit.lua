@@ -18,5 +18,5 @@ local time = redis.call("TIME")
 redis.call("HSET", batch, "state", "submitting", "attempt", seen_attempt + 1, "head", head, "head_at", head_at,
            "intent", intent, "deployment", deployment,
            "posted_at", string.format("%d.%06d", time[1], time[2]),
-           "doubt", "", "doubt_at", "", "seen", "", "ruled_out", ruled_out)
+           "doubt", "", "doubt_at", "", "seen", "", "ruled_out", ruled_out, "closed", "")
 return "OK"
