@@ -28,7 +28,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage check lint types floors size bench model simulate torture fuzz soak audit lock clean
+.PHONY: help demo test coverage check lint types floors size bench stages model simulate torture fuzz soak audit lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ size: .venv/dev.stamp
 
 bench: .venv/dev.stamp  ## measure beside the script a user would write: ARGS="--prompts 20000 --runs 1" for a first look
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+stages: .venv/dev.stamp  ## measure each stage of a prompt's life beside its physical limit
+	@$(BIN)/python -m benchmarks.stages $(ARGS)
 
 model: .venv/dev.stamp  ## search every interleaving of the protocol within bounds; pypy3 halves the time
 	@$(or $(shell command -v pypy3 2>/dev/null),$(BIN)/python) tests/model/run.py $(ARGS)

@@ -1,4 +1,4 @@
-"""`make bench-stages`: each stage of a prompt's life beside the physical limit of it, in one run.
+"""`make stages`: each stage of a prompt's life beside the physical limit of it, in one run.
 
 A limit does the least that could be called the same: it moves the bytes and hardly looks at them. Stages run in this
 process, Redis and the API in others, so that the CPU time of a stage is its own.
@@ -47,7 +47,7 @@ def take_time(do: Callable[[], object]) -> Took:
 
 def main() -> None:
     """Measure every stage, print a table."""
-    parser = argparse.ArgumentParser(prog="make bench-stages", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make stages", description=__doc__)
     parser.add_argument("--prompts", type=int, default=50_000, help="in each lane, at most 100,000 (50,000)")
     count = parser.parse_args().prompts
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
