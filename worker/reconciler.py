@@ -143,7 +143,8 @@ class Reconciler:
 
     def _peek(self, batch: Batch, claim: Claim, remotes: tuple[RemoteBatch, ...], lanes: list[str]) -> None:
         ruled_out = set(batch.ruled_out)
-        for remote in remotes[:MOST_PEEKS]:
+        # the oldest first: ours was made right behind the head, and what others made first they delete first
+        for remote in sorted(remotes, key=lambda remote: remote.created_at)[:MOST_PEEKS]:
             try:
                 token = look_for_token(self._api, remote, batch.deployment or self._deployment)
             except ApiError:
