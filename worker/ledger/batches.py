@@ -12,7 +12,7 @@ from worker.core.grouping import Part, Remainder
 from worker.core.intake import Flaw
 from worker.core.lifecycle import Event, follow
 from worker.core.model import Batch, Claim, RemoteBatch, RequestCounts, State
-from worker.ledger.records import COMMIT, read_batch, remote_fields, spell_counts
+from worker.ledger.records import COMMIT, part_fields, read_batch, remote_fields, spell_counts
 from worker.ledger.store import Store
 
 REMOTE_SECONDS = 30 * 86_400
@@ -299,8 +299,8 @@ class Batches:
         """Cut a sealed batch in two: OK or STALE. With `probe`, the head is the parked lane's probe."""
         keys = self.store.keys
         pairs = [
-            *(_part_fields(parts[0], probe="1" if probe else "")),
-            *(_part_fields(parts[1], probe="")),
+            *(part_fields(parts[0], probe="1" if probe else "")),
+            *(part_fields(parts[1], probe="")),
         ]
         return self.store.say(
             "split",
@@ -393,10 +393,3 @@ class Batches:
             dead_before=max(0, int(dead_before * 1000)),
             leaving="yes" if leaving else "no",
         )
-
-
-def _part_fields(part: Part, *, probe: str) -> list[str | int]:
-    return [
-        *("first", part.first, "last", part.last, "entries", part.entries),
-        *("count", part.count, "bytes", part.bytes, "probe", probe),
-    ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from worker.core.grouping import Part
 from worker.core.model import Batch, RemoteBatch, RequestCounts, State, Trigger
 
 COMMIT = "commit:"
@@ -71,3 +72,11 @@ def spell_counts(counts: RequestCounts) -> str:
 
 def _instant(text: Mapping[str, str], name: str) -> float | None:
     return float(text[name]) if name in text else None
+
+
+def part_fields(part: Part, *, probe: str) -> list[str | int]:
+    """Return what a batch's hash keeps of a part of a range, as name, value pairs."""
+    return [
+        *("first", part.first, "last", part.last, "entries", part.entries),
+        *("count", part.count, "bytes", part.bytes, "probe", probe),
+    ]
