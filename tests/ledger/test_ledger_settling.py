@@ -292,3 +292,17 @@ def test_a_description_holds_nothing_but_what_a_row_needs(rig: Rig) -> None:
     words = ["id", "a", *notes, "params", GOOD, "batchmill.attempt", "2", "batchmill.x", "y", "id", "b"]
     entry = rig.store.write("execute_command", "XADD", rig.keys.prompts(LANE), "*", *words).decode()
     assert rig.ledger.prompts.describe(LANE, [entry]) == [{b"id": b"b", b"batchmill.attempt": b"2"}]
+
+
+def test_what_doubt_has_noted_goes_with_it(rig: Rig) -> None:
+    """A record is kept for days; the candidates that somebody else's batches were would be most of it."""
+    batch = rig.submitting()
+    noted = {"seen": "msgbatch_8 msgbatch_9", "ruled_out": "msgbatch_7", "closed": "1"}
+    rig.store.write("hset", rig.keys.batch(LANE, batch.uid), mapping=noted)
+    assert rig.accept(batch) == "OK"
+    accepted = rig.batch()
+    assert (accepted.seen, accepted.ruled_out, accepted.closed) == (frozenset(), frozenset(), False)
+    rig.store.write("hset", rig.keys.batch(LANE, batch.uid), mapping=noted)
+    delivered, claim = rig.deliver()
+    assert rig.finish(delivered, claim.fence) == "OK"
+    assert (rig.batch().seen, rig.batch().ruled_out) == (frozenset(), frozenset())
