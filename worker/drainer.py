@@ -6,6 +6,7 @@ of a delivered batch are entries deleted. A crash in between repeats what is har
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from worker.batches_api import ApiError, BatchesApi, NotFound, Truncated
@@ -22,7 +23,7 @@ from worker.ledger.barrier import Barrier
 from worker.ledger.batches import NEVER
 from worker.ledger.lease import LeaseKeeper, Leases, LostLeaseError, StoppingError
 from worker.ledger.ledger import Ledger
-from worker.ledger.prompts import SETTLE_CHUNK, Settlement
+from worker.ledger.prompts import SETTLE_CHUNK
 from worker.ledger.store import LedgerUnavailableError
 from worker.parking import ROWS, Parking
 from worker.readings import GarbledError, Reading, Write, abandoned
@@ -147,13 +148,11 @@ class Drainer:
         if account.parks:
             # before the prompts go back into the lane, so that none of them is sent into the same trouble
             self._parking.park(batch.lane, ROWS)
-        chunk: list[Settlement] = []
-        for entry_id, ruling in account.in_order():
-            chunk.append(Settlement(entry_id, ruling.fate, ruling.attempt, ruling.reason))
-            if len(chunk) == SETTLE_CHUNK:
-                self._settle_chunk(batch, claim, lease, chunk, now)
-                chunk = []
-        self._settle_chunk(batch, claim, lease, chunk, now)
+        rulings = account.in_order()
+        while chunk := list(islice(rulings, SETTLE_CHUNK)):
+            lease.check()
+            if not self._ledger.prompts.settle(batch, chunk, fence=claim.fence, now=now):
+                raise LostLeaseError
         answer, durable = self._finish(batch, claim, now)
         if answer == "LEFT" and not self._has_come_back(batch, account):
             self._telemetry.warning(
@@ -198,13 +197,6 @@ class Drainer:
         except LedgerUnavailableError as error:
             self._telemetry.warning("remote.not_deleted", remote_id=batch.remote_id, outcome=str(error))
             return finish(None), False
-
-    def _settle_chunk(
-        self, batch: Batch, claim: Claim, lease: LeaseKeeper, chunk: list[Settlement], now: float
-    ) -> None:
-        lease.check()
-        if chunk and not self._ledger.prompts.settle(batch, chunk, fence=claim.fence, now=now):
-            raise LostLeaseError
 
     def _tell(self, batch: Batch, reading: Reading, now: float) -> None:
         for model, tally in reading.tallies.items():

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-import msgspec
-
 from worker.batches_api import BatchesApi, Complaint, Truncated
 from worker.core.account import Account, Whose
 from worker.core.cost import Price, PriceTable, Usage, cost_of
 from worker.core.custom_id import Token, decode
 from worker.core.intake import Flaw, describe_prompt, describe_unusable
 from worker.core.model import Batch, Prompt, RemoteBatch, ResultType, State
+from worker.core.rows import RowWriter, unusable_result
 from worker.core.rulings import (
     SETTLED,
     Line,
@@ -25,9 +24,6 @@ from worker.core.rulings import (
     read_lines,
     read_results,
     rule,
-    spell_instant,
-    unusable_result,
-    write_row,
 )
 from worker.ledger.ledger import Ledger
 
@@ -85,7 +81,7 @@ class Reading:
         self._prices = prices
         self._now = now
         self._batch = account.batch
-        self._ended_at = msgspec.json.encode(spell_instant(self._batch.ended_at))
+        self._rows = RowWriter(self._batch)
         self.account = account
         self.tallies: dict[str, Tally] = {}
         self.waits = array("d")
@@ -128,7 +124,7 @@ class Reading:
                 ruling = SETTLED
             self._enter(entry_id, ruling, result, prompt)
             if ruling.fate != "retry":
-                rows.append(write_row(self._batch, prompt, line.custom_id, line.result, self._ended_at))
+                rows.append(self._rows.write(prompt, line.custom_id, line.result))
         return rows
 
     def _is_untorn(self) -> bool:
@@ -170,7 +166,7 @@ class Reading:
         prompt = describe_unusable(entry_id, fields)
         self.account.enter(entry_id, Ruling("bury", flaw, prompt.attempt), ResultType.ERRORED)
         self.waits.append(max(0.0, self._now - prompt.enqueued_at))
-        return write_row(self._batch, prompt, None, unusable_result(flaw), self._ended_at)
+        return self._rows.write(prompt, None, unusable_result(flaw))
 
 
 _RESULT_TYPES = {kind.value: kind for kind in ResultType}

@@ -22,7 +22,7 @@ from worker.core.intake import (
     read_prompt,
 )
 from worker.core.model import Prompt
-from worker.core.rulings import unusable_result, write_row
+from worker.core.rows import RowWriter, unusable_result
 
 ENTRY = "1795348800000-7"
 ROOM = 100_000
@@ -344,7 +344,7 @@ def test_whatever_the_bytes_the_answer_is_a_prompt_or_a_reason(entry_id: str, fi
         if isinstance(entry, Prompt)
         else describe_unusable(entry_id, fields)
     )
-    row = write_row(build_batch(), described, None, b"{}", b"null")
+    row = RowWriter(build_batch()).write(described, None, b"{}")
     assert json.loads(row)["id"] == entry.id == described.id
 
 

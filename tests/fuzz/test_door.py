@@ -23,7 +23,7 @@ from worker.core.intake import (
     read_prompt,
 )
 from worker.core.model import Batch, Prompt, State, Trigger
-from worker.core.rulings import spell_instant, unusable_result, write_row
+from worker.core.rows import RowWriter, spell_instant, unusable_result
 
 numbers = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 999, 1000, 1_795_348_800_000, 10**19, 2**64 - 1])
 entry_ids = st.builds("{}-{}".format, numbers, numbers)
@@ -79,7 +79,7 @@ def test_any_entry_is_a_prompt_or_has_a_flaw_and_either_way_a_row(entry_id: str,
         result = b'{"type":"succeeded"}'
         assert (prompt.id, prompt.attempt, prompt.deadline) == (entry.id, entry.attempt, entry.deadline)
         spell_instant(prompt.deadline)
-    row = parse(write_row(batch(), prompt, custom_id, result, b"null"))
+    row = parse(RowWriter(batch()).write(prompt, custom_id, result))
     assert set(row) - {"traceparent"} == {
         "id", "lane", "custom_id", "batch", "batch_id", "attempt", "enqueued_at", "ended_at", "metadata", "result",
     }  # fmt: skip

@@ -17,10 +17,10 @@ from redis import Redis
 
 from worker.core.grouping import Limits, Seal, Window, decide
 from worker.core.model import Batch, Claim, RemoteBatch, RequestCounts, State
+from worker.core.rulings import Ruling
 from worker.embedded import EmbeddedServer, EmbeddedUnavailable
 from worker.ledger.keys import PERMANENT, Keys
 from worker.ledger.ledger import Ledger
-from worker.ledger.prompts import Settlement
 from worker.ledger.store import LedgerRefusedError, Store
 
 PREFIX = "batchmill:"
@@ -125,6 +125,11 @@ def leaks(store: Store) -> list[str]:
         allowed |= {getattr(keys, noun)(lane) for noun in LANE_PERMANENT}
         allowed |= {key(lane, uid) for uid in due for key in (keys.batch, keys.unusable)}
     return strays + [name for name in names if name not in allowed and store.read("ttl", name) == -1]
+
+
+def settlement(entry_id: str, fate: str = "", attempt: int = 1, reason: str = "") -> tuple[str, Ruling]:
+    """Say what becomes of an entry; without a fate it is done with."""
+    return entry_id, Ruling(fate, reason, attempt)
 
 
 def remote(name: str = "msgbatch_1", *, count: int = 3) -> RemoteBatch:
@@ -247,7 +252,7 @@ class Rig:
 
     def finish(self, batch: Batch, fence: str, *, retention: float = 60.0, dead_before: float = 0.0) -> str:
         """Settle whatever is left of a delivered batch, and close it."""
-        left = [Settlement(entry_id.decode()) for entry_id, _ in self.ledger.prompts.entries(batch)]
+        left = [settlement(entry_id.decode()) for entry_id, _ in self.ledger.prompts.entries(batch)]
         self.ledger.prompts.settle(batch, left, fence=fence, now=0.0)
         return self.ledger.batches.finish(batch, fence=fence, retention=retention, dead_before=dead_before)
 

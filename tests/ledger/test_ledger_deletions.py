@@ -1,10 +1,9 @@
 """What a lane knows of prompts that somebody deleted, and of how old the oldest is."""
 
 import pytest
-from ledger_rig import LANE, Rig
+from ledger_rig import LANE, Rig, settlement
 
 from worker.core.intake import entry_instant
-from worker.ledger.prompts import Settlement
 
 
 def test_the_head_is_the_oldest_prompt_that_waits(rig: Rig) -> None:
@@ -34,7 +33,7 @@ def test_what_settling_deletes_is_ours_to_delete(real_rig: Rig) -> None:
     entries = real_rig.fill(2)
     real_rig.seal()
     batch, claim = real_rig.deliver()
-    fates = [Settlement(entry) for entry in entries]
+    fates = [settlement(entry) for entry in entries]
     assert real_rig.ledger.prompts.settle(batch, fates, fence=claim.fence, now=1.0)
     assert real_rig.ledger.lanes.length(LANE) == 0
     assert real_rig.ledger.lanes.deleted(LANE, entries[0]) is None

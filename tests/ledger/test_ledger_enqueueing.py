@@ -1,9 +1,8 @@
 import pytest
-from ledger_rig import GOOD, LANE, Rig, dump
+from ledger_rig import GOOD, LANE, Rig, dump, settlement
 
 from worker.core.intake import read_prompt
 from worker.core.model import Prompt
-from worker.ledger.prompts import Settlement
 from worker.ledger.store import Value
 
 
@@ -93,7 +92,7 @@ def buried(rig: Rig, count: int, reason: str = "not_found_error", *, at: float =
     entries = [rig.add(id=f"{reason}-{number}", metadata=b"[1]") for number in range(count)]
     rig.seal(uid)
     batch, claim = rig.deliver(uid)
-    chunk = [Settlement(entry, "bury", 3, reason) for entry in entries]
+    chunk = [settlement(entry, "bury", 3, reason) for entry in entries]
     assert rig.ledger.prompts.settle(batch, chunk, fence=claim.fence, now=at)
     assert rig.finish(batch, claim.fence, retention=60, dead_before=0) == "OK"
 

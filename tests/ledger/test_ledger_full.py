@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 import pytest
-from ledger_rig import GOOD, LANE, Rig, dump
+from ledger_rig import GOOD, LANE, Rig, dump, settlement
 
 from worker.core.grouping import cut_in_two
 from worker.core.intake import Flaw
 from worker.core.lifecycle import Event
 from worker.core.model import Claim, State
-from worker.ledger.prompts import Settlement
 from worker.ledger.store import LedgerFullError, Value
 
 
@@ -65,10 +64,10 @@ def test_a_batch_goes_all_the_way_through_a_full_redis(real_rig: Rig) -> None:
     assert rig.ledger.batches.commit(rig.batch(), "results", fence=claim.fence) == "OK"
     assert rig.ledger.batches.advance(rig.batch(), Event.DELIVER, fence=claim.fence, delay=None) == "OK"
     fates = [
-        *(Settlement(entry) for entry in entries[:2]),
-        Settlement(entries[2], "retry", 2, "expired"),
-        Settlement(entries[3], "bury", 1, "canceled"),
-        Settlement(broken, "bury", 1, "not_json"),
+        *(settlement(entry) for entry in entries[:2]),
+        settlement(entries[2], "retry", 2, "expired"),
+        settlement(entries[3], "bury", 1, "canceled"),
+        settlement(broken, "bury", 1, "not_json"),
     ]
     assert rig.ledger.prompts.describe(LANE, entries) == [{}] * 4
     assert rig.ledger.prompts.settle(rig.batch(), fates, fence=claim.fence, now=1.0)

@@ -3,13 +3,12 @@ from dataclasses import replace
 
 import pytest
 from cutting_proxy import CuttingProxy, cutting_proxy
-from ledger_rig import LANE, PREFIX, Rig, dump, no_server
+from ledger_rig import LANE, PREFIX, Rig, dump, no_server, settlement
 
 from worker.core.lifecycle import Event
 from worker.core.model import State
 from worker.ledger.barrier import choose_barrier
 from worker.ledger.ledger import Ledger
-from worker.ledger.prompts import Settlement
 from worker.ledger.store import REPEATABLE, LedgerUnavailableError, Store
 
 
@@ -94,7 +93,7 @@ def test_a_settled_chunk_is_settled_once(far: Rig, proxy: CuttingProxy, cut: Cal
     far.seal()
     batch, claim = far.deliver()
     cut("settle")
-    chunk = [Settlement(entry, fate, 2, "why") for entry in entries]
+    chunk = [settlement(entry, fate, 2, "why") for entry in entries]
     assert far.ledger.prompts.settle(batch, chunk, fence=claim.fence, now=1.0)
     assert proxy.cuts == 1
     assert far.ledger.lanes.length(LANE) == 3 * (fate == "retry")

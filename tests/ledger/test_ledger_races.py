@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from ledger_rig import LANE, PREFIX, Rig, remote
+from ledger_rig import LANE, PREFIX, Rig, remote, settlement
 
 from worker.core.grouping import Limits, Seal, decide
 from worker.core.lifecycle import Event
 from worker.core.model import Batch, State
 from worker.ledger.ledger import Ledger
-from worker.ledger.prompts import Settlement
 from worker.ledger.store import Store
 
 THREADS = 8
@@ -142,7 +141,7 @@ def test_replicas_that_settle_the_same_prompts_settle_each_once(real_rig: Rig, s
     entries = real_rig.fill(300)
     real_rig.seal()
     batch, claim = real_rig.deliver()
-    chunk = [Settlement(entry, "retry", 2, "expired") for entry in entries]
+    chunk = [settlement(entry, "retry", 2, "expired") for entry in entries]
 
     def settle(rig: Rig) -> bool:
         return rig.ledger.prompts.settle(batch, chunk, fence=claim.fence, now=1.0)

@@ -1,9 +1,8 @@
 import pytest
-from ledger_rig import LANE, Rig, remote
+from ledger_rig import LANE, Rig, remote, settlement
 
 from worker.core.intake import entry_instant
 from worker.core.model import State
-from worker.ledger.prompts import Settlement
 
 
 def figures(rig: Rig, **sinks: tuple[str, ...]) -> dict[str, object]:
@@ -46,7 +45,7 @@ def test_depth_counts_prompts_that_wait_and_enqueued_those_that_ever_came(real_r
     assert isinstance(seen["bytes"], int)
     assert seen["bytes"] > 500
     batch, claim = real_rig.deliver()
-    chunk = [Settlement(entries[0], "retry", 2, "expired"), *(Settlement(entry) for entry in entries[1:])]
+    chunk = [settlement(entries[0], "retry", 2, "expired"), *(settlement(entry) for entry in entries[1:])]
     real_rig.ledger.prompts.settle(batch, chunk, fence=claim.fence, now=1.0)
     seen = figures(real_rig)
     assert (seen["depth"], seen["enqueued"], seen["dead_letters"]) == (3, 7, 0)

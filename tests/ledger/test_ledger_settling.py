@@ -1,9 +1,10 @@
 import pytest
-from ledger_rig import GOOD, LANE, Rig, dump
+from ledger_rig import GOOD, LANE, Rig, dump, settlement
 
 from worker.core.intake import Flaw, read_prompt
 from worker.core.model import Prompt, State
-from worker.ledger.prompts import SETTLE_CHUNK, Settlement
+from worker.core.rulings import Ruling
+from worker.ledger.prompts import SETTLE_CHUNK
 
 NOW = 1_795_349_000.125
 DEAD_KEYS = ["batchmill.reason", "batchmill.buried_at", "batchmill.batch", "batchmill.entry_id"]
@@ -24,10 +25,10 @@ def lane_field(rig: Rig, name: str) -> int:
     return int(rig.store.read("hget", rig.keys.lane(LANE), name) or 0)
 
 
-def settle_one(rig: Rig, settlement: Settlement) -> None:
+def settle_one(rig: Rig, settled: tuple[str, Ruling]) -> None:
     """Settle one prompt of a delivered batch."""
     batch, claim = rig.deliver()
-    assert rig.ledger.prompts.settle(batch, [settlement], fence=claim.fence, now=NOW)
+    assert rig.ledger.prompts.settle(batch, [settled], fence=claim.fence, now=NOW)
 
 
 def test_a_settled_prompt_leaves_the_lane(rig: Rig) -> None:
@@ -37,7 +38,7 @@ def test_a_settled_prompt_leaves_the_lane(rig: Rig) -> None:
     waiting = rig.add()
     assert lane_field(rig, "sealed_entries") == 3
     batch, claim = rig.deliver()
-    settled = [Settlement(entry) for entry in entries]
+    settled = [settlement(entry) for entry in entries]
     assert rig.ledger.prompts.settle(batch, settled, fence=claim.fence, now=NOW)
     assert [entry for entry, _ in lane_entries(rig)] == [waiting]
     assert lane_field(rig, "sealed_entries") == 0
@@ -48,7 +49,7 @@ def test_a_retried_prompt_keeps_its_name_and_its_time(rig: Rig) -> None:
     """It comes again as a new entry, one attempt on, with every field of the producer's."""
     old = rig.add(metadata=b"[1]", priority=b"\xff")
     rig.seal()
-    settle_one(rig, Settlement(old, "retry", 2, "expired"))
+    settle_one(rig, settlement(old, "retry", 2, "expired"))
     ((entry, fields),) = lane_entries(rig)
     assert entry != old
     assert fields[b"priority"] == b"\xff"
@@ -65,11 +66,11 @@ def test_a_prompt_retried_again_is_still_the_first_one(rig: Rig) -> None:
     """Name and time are those of the very first entry, the attempt is the newest and stands there once."""
     first = rig.add(id="order-42")
     rig.seal("uid1")
-    settle_one(rig, Settlement(first, "retry", 2, "expired"))
+    settle_one(rig, settlement(first, "retry", 2, "expired"))
     ((second, _),) = lane_entries(rig)
     rig.seal("uid2")
     batch, claim = rig.deliver("uid2")
-    assert rig.ledger.prompts.settle(batch, [Settlement(second, "retry", 3, "expired")], fence=claim.fence, now=NOW)
+    assert rig.ledger.prompts.settle(batch, [settlement(second, "retry", 3, "expired")], fence=claim.fence, now=NOW)
     ((third, fields),) = lane_entries(rig)
     prompt = read_prompt(third, fields, 1000)
     assert isinstance(prompt, Prompt)
@@ -83,7 +84,7 @@ def test_a_buried_prompt_becomes_a_dead_letter(rig: Rig) -> None:
     """Why, when, from which batch and entry, and everything that a redrive needs."""
     entry = rig.add(id="order-42", metadata=b"{}")
     rig.seal()
-    settle_one(rig, Settlement(entry, "bury", 3, "not_found_error"))
+    settle_one(rig, settlement(entry, "bury", 3, "not_found_error"))
     assert lane_entries(rig) == []
     (letter,) = dead_entries(rig)
     assert {name: letter[name.encode()].decode() for name in DEAD_KEYS} == {
@@ -103,7 +104,7 @@ def test_a_repeated_chunk_is_harmless(rig: Rig, fate: str) -> None:
     entries = rig.fill(3)
     rig.seal()
     batch, claim = rig.deliver()
-    chunk = [Settlement(entry, fate, 2, "why") for entry in entries]
+    chunk = [settlement(entry, fate, 2, "why") for entry in entries]
     assert rig.ledger.prompts.settle(batch, chunk, fence=claim.fence, now=NOW)
     before = dump(rig.store)
     assert rig.ledger.prompts.settle(batch, chunk, fence=claim.fence, now=NOW)
@@ -115,7 +116,7 @@ def test_a_chunk_that_is_half_settled_is_finished(rig: Rig) -> None:
     entries = rig.fill(2)
     rig.seal()
     batch, claim = rig.deliver()
-    chunk = [Settlement(entry, "retry", 2, "expired") for entry in entries]
+    chunk = [settlement(entry, "retry", 2, "expired") for entry in entries]
     rig.ledger.prompts.settle(batch, chunk[:1], fence=claim.fence, now=NOW)
     rig.ledger.prompts.settle(batch, chunk, fence=claim.fence, now=NOW)
     assert len(lane_entries(rig)) == 2
@@ -130,7 +131,7 @@ def test_only_a_delivered_batch_is_settled(rig: Rig, state: State) -> None:
     batch = rig.put("uid1", state)
     claim = rig.claim()
     before = dump(rig.store)
-    assert not rig.ledger.prompts.settle(batch, [Settlement(entries[0])], fence=claim.fence, now=NOW)
+    assert not rig.ledger.prompts.settle(batch, [settlement(entries[0])], fence=claim.fence, now=NOW)
     assert dump(rig.store) == before
 
 
@@ -141,7 +142,7 @@ def test_settling_needs_the_claim(rig: Rig) -> None:
     batch, lost = rig.deliver()
     rig.claim()
     before = dump(rig.store)
-    assert not rig.ledger.prompts.settle(batch, [Settlement(entries[0], "retry", 2)], fence=lost.fence, now=NOW)
+    assert not rig.ledger.prompts.settle(batch, [settlement(entries[0], "retry", 2)], fence=lost.fence, now=NOW)
     assert dump(rig.store) == before
 
 
@@ -151,7 +152,7 @@ def test_more_prompts_than_a_chunk_are_settled_in_several(rig: Rig) -> None:
     entries = rig.fill(count)
     rig.seal()
     batch, claim = rig.deliver()
-    settlements = [Settlement(entry, "retry" if number % 2 else "", 2) for number, entry in enumerate(entries)]
+    settlements = [settlement(entry, "retry" if number % 2 else "", 2) for number, entry in enumerate(entries)]
     assert rig.ledger.prompts.settle(batch, settlements, fence=claim.fence, now=NOW)
     assert len(lane_entries(rig)) == count // 2
     assert lane_field(rig, "sealed_entries") == 0
@@ -165,7 +166,7 @@ def test_an_entry_with_thousands_of_fields_is_settled_like_any_other(rig: Rig, f
     entry = rig.store.write("xadd", rig.keys.prompts(LANE), fields).decode()
     rig.seal()
     batch, claim = rig.deliver()
-    chunk = [Settlement(neighbour, "retry", 2), Settlement(entry, fate, 2, "why")]
+    chunk = [settlement(neighbour, "retry", 2), settlement(entry, fate, 2, "why")]
     for _ in range(2):
         assert rig.ledger.prompts.settle(batch, chunk, fence=claim.fence, now=NOW)
     kept = [*lane_entries(rig), *((None, letter) for letter in dead_entries(rig))]
@@ -178,7 +179,7 @@ def test_fields_that_only_we_may_write_are_not_taken_from_a_producer(rig: Rig) -
     forged = {"batchmill.buried_at": "soon", "batchmill.reason": "fun", "batchmill.attempt": "x" * 50}
     entry = rig.add(**forged)
     rig.seal()
-    settle_one(rig, Settlement(entry, "bury", 1, "canceled"))
+    settle_one(rig, settlement(entry, "bury", 1, "canceled"))
     (letter,) = rig.ledger.dead_letters.list(LANE)
     assert (letter.reason, letter.buried_at, letter.attempt) == ("canceled", 1_795_349_000.125, 1)
 
@@ -191,7 +192,7 @@ def test_a_finished_batch_stays_readable_for_a_while(rig: Rig) -> None:
     rig.store.write("zadd", rig.keys.unposted(LANE), {"uid1": 1})
     rig.put("uid1", State.DELIVERED)
     batch, claim = rig.batch(), rig.claim()
-    rig.ledger.prompts.settle(batch, [Settlement(batch.first), Settlement(entry)], fence=claim.fence, now=NOW)
+    rig.ledger.prompts.settle(batch, [settlement(batch.first), settlement(entry)], fence=claim.fence, now=NOW)
     assert rig.finish(batch, claim.fence, retention=500, dead_before=0) == "OK"
     after = rig.batch()
     assert after.state is State.SETTLED
@@ -213,7 +214,7 @@ def test_what_has_prompts_left_is_not_finished(rig: Rig) -> None:
     entries = [entry_id.decode() for entry_id, _ in rig.ledger.prompts.entries(batch)]
     for entry_id in entries:
         assert rig.ledger.batches.finish(batch, fence=claim.fence, retention=500, dead_before=0) == "LEFT"
-        rig.ledger.prompts.settle(batch, [Settlement(entry_id, "retry", 2, "why")], fence=claim.fence, now=0.0)
+        rig.ledger.prompts.settle(batch, [settlement(entry_id, "retry", 2, "why")], fence=claim.fence, now=0.0)
     assert rig.ledger.batches.finish(batch, fence=claim.fence, retention=500, dead_before=0) == "OK"
     assert rig.ledger.lanes.length(LANE) == len(entries)
 
@@ -281,7 +282,7 @@ def test_what_makes_a_prompt_comes_along_wherever_it_stands(rig: Rig, fate: str)
     words = ["params", "{", *notes, "params", GOOD, "id", "order-42", "metadata", "[1]", "params", GOOD]
     entry = rig.store.write("execute_command", "XADD", rig.keys.prompts(LANE), "*", *words).decode()
     assert rig.seal().count == 1
-    settle_one(rig, Settlement(entry, fate, 2, "expired"))
+    settle_one(rig, settlement(entry, fate, 2, "expired"))
     kept = [*(fields for _, fields in lane_entries(rig)), *dead_entries(rig)]
     assert [(fields[b"params"], fields[b"id"], fields[b"metadata"]) for fields in kept] == [(GOOD, b"order-42", b"[1]")]
 

@@ -38,6 +38,11 @@ def prefix(deployment: str, uid: str, attempt: int) -> str:
 PREFIX_LENGTH = len(prefix("d" * DEPLOYMENT_LENGTH, "u" * UID_LENGTH, 1))
 
 
+def pattern(deployment: str, uid: str) -> re.Pattern[str]:
+    """Return what a batch's custom_ids match, whatever their attempt; groups are the entry id and its two halves."""
+    return re.compile(rf"{re.escape(deployment)}_{re.escape(uid)}_(?!00)\d\d_(({_NUMBER})-({_NUMBER}))", re.ASCII)
+
+
 def decode(custom_id: str) -> Token | None:
     """Read a custom_id; None when it is not of our making."""
     match = _TOKEN.fullmatch(custom_id)

@@ -6,6 +6,11 @@ _SEQUENCE_BITS = 64
 def order(entry_id: str) -> int:
     """Return a number that sorts stream entry ids as Redis does."""
     milliseconds, _, sequence = entry_id.partition("-")
+    return number_of(milliseconds, sequence)
+
+
+def number_of(milliseconds: str, sequence: str) -> int:
+    """Return what `order` returns, from the halves of an entry id."""
     return int(milliseconds) << _SEQUENCE_BITS | int(sequence)
 
 

@@ -1,4 +1,4 @@
-"""Rulings: what one result line means for its prompt, and the row that tells its producer.
+"""Rulings: what one result line means for its prompt.
 
 A ruling depends on the line, the prompt and what the batch fixed when it ended, never on the time of day: a batch
 that is drained twice is ruled twice the same.
@@ -7,14 +7,11 @@ that is drained twice is ruled twice the same.
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
 
 from worker.core.errors import Fate, judge_row
-from worker.core.intake import EXPLANATIONS, Flaw
 from worker.core.model import Batch, Prompt, ResultType
 
 MOST_AT_ONCE = 8 * 1024 * 1024
@@ -93,10 +90,6 @@ class Ruling(msgspec.Struct, frozen=True, gc=False):
 
 
 SETTLED = Ruling()
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_INSTANT = 253_402_300_799.0
-"""The end of the calendar, 9999-12-31T23:59:59Z: an entry id may name a later time, and needs its row all the same."""
 
 _RESULT_TYPES = frozenset(ResultType)
 
@@ -201,51 +194,3 @@ def rule(result: Result, prompt: Prompt, batch: Batch) -> Ruling:
             if prompt.attempt < most and not late:
                 return Ruling("retry", reason, prompt.attempt + 1)
     return Ruling("bury", reason, prompt.attempt)
-
-
-def spell_instant(instant: float | None) -> str | None:
-    """Spell Unix seconds as a row's timestamp, `2026-11-22T10:00:00.000Z`."""
-    if instant is None:
-        return None
-    seconds, milliseconds = divmod(int(min(instant, _LAST_INSTANT) * 1000 + 0.5), 1000)
-    return f"{_spell_second(seconds)}.{milliseconds:03d}Z"
-
-
-@lru_cache(maxsize=4096)
-def _spell_second(seconds: int) -> str:
-    """Prompts that were enqueued together share their second, and spelling it is most of the work."""
-    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def write_row(
-    batch: Batch, prompt: Prompt, custom_id: str | None, result: bytes | msgspec.Raw, ended_at: bytes
-) -> bytes:
-    """Write a row: `result` is the API's own object, byte for byte; `ended_at` is JSON."""
-    return _ROW % (
-        _encode(prompt.id),
-        batch.lane.encode(),
-        _encode(custom_id),
-        batch.uid.encode(),
-        _encode(batch.remote_id if custom_id is not None else None),
-        prompt.attempt,
-        _encode(spell_instant(prompt.enqueued_at)),
-        ended_at,
-        prompt.metadata or b"null",
-        b',"traceparent":%b' % _encode(prompt.traceparent) if prompt.traceparent else b"",
-        result,
-    )
-
-
-_ROW = (
-    b'{"id":%b,"lane":"%b","custom_id":%b,"batch":"%b","batch_id":%b,"attempt":%d,'
-    b'"enqueued_at":%b,"ended_at":%b,"metadata":%b%b,"result":%b}'
-)
-
-
-def unusable_result(flaw: Flaw) -> bytes:
-    """Write the result of a prompt that never reached the API."""
-    error = {"type": "invalid_request_error", "message": f"batchmill: {EXPLANATIONS[flaw]}"}
-    return _encode({"type": "errored", "error": {"type": "error", "error": error}})
-
-
-_encode = msgspec.json.Encoder().encode

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from worker.core.entry_ids import order
 from worker.core.intake import ATTEMPT, ENQUEUED_AT, FIELDS, MAX_METADATA_BYTES, Flaw
 from worker.core.model import Batch
+from worker.core.rulings import Ruling
 from worker.ledger.pages import pages
-from worker.ledger.store import Store
+from worker.ledger.store import Store, Value
 
 PAGE = 500
 """Most entries per XRANGE of a batch's body; at 2.4 KB each a page is 1.2 MB."""
@@ -23,15 +22,6 @@ KNOWN = " ".join((*FIELDS, ENQUEUED_AT.decode()))
 
 DESCRIPTION = " ".join((*FIELDS[1:], ENQUEUED_AT.decode(), ATTEMPT.decode()))
 """The fields of a row: all but `params`, and nothing that batchmill does not know, which may be of any size."""
-
-
-class Settlement(msgspec.Struct, frozen=True, gc=False):
-    """What becomes of one prompt: `fate` is `""` (done), `retry` or `bury`; a retried one is given `attempt`."""
-
-    entry_id: str
-    fate: str = ""
-    attempt: int = 1
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +58,16 @@ class Prompts:
             described += [None if words is None else _pair(iter(words)) for words in answers]
         return described
 
-    def settle(self, batch: Batch, settlements: Sequence[Settlement], *, fence: str, now: float) -> bool:
-        """Settle prompts in chunks, in the order given (ascending frees memory soonest); False: the claim is lost."""
+    def settle(self, batch: Batch, rulings: Sequence[tuple[str, Ruling]], *, fence: str, now: float) -> bool:
+        """Settle prompts, (entry id, ruling), in chunks, best ascending: memory is free sooner. False: claim lost."""
         keys = self.store.keys
-        for at in range(0, len(settlements), SETTLE_CHUNK):
-            chunk = settlements[at : at + SETTLE_CHUNK]
-            fated = [one for one in chunk if one.fate]
-            tail = [word for one in fated for word in (one.entry_id, one.fate, one.attempt, one.reason)]
-            tail += [one.entry_id for one in chunk if not one.fate]
+        for at in range(0, len(rulings), SETTLE_CHUNK):
+            chunk = rulings[at : at + SETTLE_CHUNK]
+            fated = [(entry_id, ruling) for entry_id, ruling in chunk if ruling.fate]
+            tail: list[Value] = []
+            for entry_id, ruling in fated:
+                tail += (entry_id, ruling.fate, ruling.attempt, ruling.reason)
+            tail += [entry_id for entry_id, ruling in chunk if not ruling.fate]
             answer = self.store.say(
                 "settle",
                 prompts=keys.prompts(batch.lane),

@@ -17,6 +17,10 @@ from worker.ledger.scripts import MAX_TAIL, Script, read_scripts
 Value = str | int | bytes
 
 MIN_VERSION = (7, 0)
+
+_READ_BYTES = 131_072
+"""A page of prompts comes in pieces of so many bytes; redis-py's own 64 KiB cost a third more CPU (measured)."""
+
 REPEATABLE = frozenset(
     {
         *("accept", "describe", "enroll", "finish", "mark", "note_unusable", "probe", "put", "renew", "reserve"),
@@ -108,6 +112,7 @@ class Store:
             "socket_connect_timeout": min(timeout, 2.0),
             "socket_keepalive": True,
             "health_check_interval": 30,
+            "socket_read_size": _READ_BYTES,
         }
         if url.startswith("unix:"):
             del options["socket_keepalive"]
