@@ -1,7 +1,7 @@
 """The daemon: runs the loops and the worker of one process, watches them, and ends in order."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from worker.batcher import Batcher
@@ -63,7 +63,7 @@ class Daemon:
         """Start everything; returns the ops port that is bound. Raises BindError."""
         app = self._app
         app.telemetry.barrier_chosen(app.barrier.kind, app.barrier.reason)
-        self._prepare_metrics()
+        self._prepare_metrics(self._app.ledger.deployment.lanes())
         app.telemetry.registry.register(self._gauges)
         port = self._http.start()
         if self._http.closes_status:
@@ -161,7 +161,8 @@ class Daemon:
 
     def _rescue(self) -> float:
         delay = self._app.rescuer.step()
-        self._prepare_metrics()  # lanes come and go in processes that seal nothing, too
+        # lanes come and go in processes that seal nothing, too
+        self._prepare_metrics(self._app.ledger.deployment.lanes())
         return delay
 
     def _seal_all(self) -> float:
@@ -185,7 +186,7 @@ class Daemon:
                 troubles.append(LedgerRefusedError(f"lane {lane}: {error}"))
             except Exception as error:  # noqa: BLE001 - raised below
                 troubles.append(error)
-        self._prepare_metrics()
+        self._prepare_metrics(lanes)
         for trouble in troubles:
             raise trouble
         return min(delays)
@@ -214,9 +215,9 @@ class Daemon:
         self._sink_problems = problems
         return CHECK_SECONDS
 
-    def _prepare_metrics(self) -> None:
-        lanes = {*self._app.config.lanes, *self._app.ledger.deployment.lanes()}
-        with self._preparing:  # not around the look at Redis: whoever else wants to tell would wait for it
+    def _prepare_metrics(self, known: Iterable[str]) -> None:
+        lanes = {*self._app.config.lanes, *known}
+        with self._preparing:
             if lanes != self._prepared:
                 self._app.telemetry.forget(self._prepared - lanes)
                 self._app.telemetry.prepare(lanes, self._app.config.sinks)

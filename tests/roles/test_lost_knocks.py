@@ -1,10 +1,11 @@
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
-from worker.broker import KnockBroker
+from worker.broker import HEARTBEAT_MS, KnockBroker
 
 QUEUE = "submit"
 KNOCKS = "batchmill:{knocks}:"
@@ -67,3 +68,23 @@ def test_the_acknowledgement_of_a_forgotten_knock_does_nothing(broker: KnockBrok
     dispatch.do_ack(QUEUE, "slow")
     dispatch.do_requeue(QUEUE, "slower")
     assert left(broker) == set()
+
+
+def test_looking_where_nothing_waits_is_one_command_and_the_worker_stays_alive(
+    broker: KnockBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four queues look for ever, in every replica; each write of a heartbeat goes into the append-only file, too."""
+    client: Any = broker.client
+    now = 1000.0
+    monkeypatch.setattr("worker.broker.time.monotonic", lambda: now)
+    broker.do_fetch(QUEUE, 1)
+    client.config_resetstat()
+    for _ in range(10):
+        assert broker.do_fetch(QUEUE, 1) == []
+    counted = {name: used["calls"] for name, used in client.info("commandstats").items()}
+    assert counted == {"cmdstat_llen": 10, "cmdstat_config|resetstat": 1}
+    beaten_at = client.zscore(f"{KNOCKS}__heartbeats__", broker.broker_id)
+    time.sleep(0.01)
+    now += HEARTBEAT_MS / 1000
+    broker.do_fetch(QUEUE, 1)
+    assert client.zscore(f"{KNOCKS}__heartbeats__", broker.broker_id) > beaten_at
