@@ -60,7 +60,7 @@ def run(contender: Contender, job: Job) -> Run:
         with urllib.request.urlopen(f"{url}/simulator/state") as answer:  # noqa: S310 - our own loopback address
             calls = sum(json.load(answer)["requests"].values())
         api_cpu = api.stop().cpu
-    ids = set(_ids(job.directory))
+    ids = set(read_ids(job.directory))
     if len(ids) != job.count:
         raise SystemExit(f"{len(ids)} of {job.count} prompts have a row, see {job.directory}")
     return Run(wall=wall, cost=cost, calls=calls, api_cpu=api_cpu, redis_cpu=redis_cpu)
@@ -121,7 +121,8 @@ def _redis_cpu(client: "redis.Redis") -> float:
     return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
 
 
-def _ids(directory: Path) -> Iterator[str]:
+def read_ids(directory: Path) -> Iterator[str]:
+    """Yield the prompt of every row that a contender has left."""
     for path in [*directory.glob("rows.jsonl"), *directory.glob("results/**/*.jsonl")]:
         with path.open(encoding="utf-8") as file:
             for line in file:

@@ -51,6 +51,12 @@ class Child:
             raise SystemExit(f"{self._words}: exit status {self.process.returncode}")
         return self._cost
 
+    def look(self) -> Cost:
+        """Return what it has used by now, and what is resident now. Linux only."""
+        status = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        ticks = int(status[11]) + int(status[12])
+        return Cost(cpu=ticks / os.sysconf("SC_CLK_TCK"), rss=int(status[21]) * os.sysconf("SC_PAGE_SIZE"))
+
     def stop(self) -> Cost:
         """Ask it to end, and wait."""
         self.process.send_signal(signal.SIGTERM)

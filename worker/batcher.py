@@ -7,13 +7,14 @@ from worker.clock import Clock
 from worker.config import Config, Lane
 from worker.core.custom_id import spell_uid
 from worker.core.entry_ids import order
-from worker.core.grouping import Limits, Seal, Window, decide
+from worker.core.grouping import Limits, Seal, Wait, Window, decide
 from worker.core.model import Batch, State
-from worker.ledger.lanes import Marks
+from worker.ledger.lanes import Glance, Marks
 from worker.ledger.ledger import Ledger
 from worker.telemetry import Telemetry
 
 AT_ONCE = 0.0
+FIRST = "0-0"
 UID_BYTES = 10
 
 
@@ -27,20 +28,25 @@ class Batcher:
         self._clock = clock
         self._windows: dict[str, Window] = {}
 
-    def step(self, lane: str) -> float | None:
-        """Look at one lane and seal at most one batch; returns seconds until the next look, None: when one is due."""
+    def glance(self, lanes: Collection[str]) -> dict[str, Glance | Exception]:
+        """Look at many lanes at once, and forget what was read of others; `step` goes on from there."""
+        for lane in self._windows.keys() - set(lanes):
+            del self._windows[lane]
+        ends = ((lane, self._windows.get(lane)) for lane in lanes)
+        return self._ledger.lanes.glance({lane: window.end if window else FIRST for lane, window in ends})
+
+    def step(self, lane: str, glance: Glance | None = None) -> float | None:
+        """Look at one lane and seal at most one batch; returns seconds until the next look, None: when one is due.
+
+        With the `glance` of just before, a lane without anything new is not asked again.
+        """
         settings = self._config.lane(lane)
-        marks = self._ledger.lanes.marks(lane)
-        window = self._window(lane, marks, settings)
-        self._ledger.lanes.extend(lane, window)
+        marks = self._ledger.lanes.marks(lane) if glance is None else glance.marks
+        known, window = self._windows.get(lane), self._window(lane, marks, settings)
+        if glance is None or glance.more or window is not known:
+            self._ledger.lanes.extend(lane, window)
         window.notice(marks.now)
-        decision = decide(
-            window,
-            now=marks.now,
-            flush=_flushes(marks),
-            room=marks.unposted < self._config.submit.max_unposted,
-            taken=self._taken(),
-        )
+        decision = self._decide(window, marks)
         if not isinstance(decision, Seal):
             self._end_flush(lane, marks, window)
             return None if decision.until is None else max(AT_ONCE, decision.until - marks.now)
@@ -50,10 +56,15 @@ class Batcher:
         """Take over new limits; windows that are open are read again under them."""
         self._config = config
 
-    def forget_all_but(self, lanes: Collection[str]) -> None:
-        """Forget what was read of lanes that are gone."""
-        for lane in self._windows.keys() - set(lanes):
-            del self._windows[lane]
+    def _decide(self, window: Window, marks: Marks) -> Seal | Wait:
+        flush = _flushes(marks)
+        room = marks.unposted < self._config.submit.max_unposted
+        decision = decide(window, now=marks.now, flush=flush, room=room)
+        if isinstance(decision, Seal) and self._config.anthropic.exclusive_workspace:
+            # counts are only told apart where a lone candidate may be adopted by its count
+            taken = self._ledger.lanes.taken_counts(self._ledger.deployment.lanes())
+            decision = decide(window, now=marks.now, flush=flush, room=room, taken=taken)
+        return decision
 
     def _seal(self, lane: str, window: Window, decision: Seal, now: float) -> float | None:
         uid = spell_uid(lane, self._clock.random_bytes(UID_BYTES))
@@ -90,12 +101,6 @@ class Batcher:
             # a Redis that was restarted may have lost entries that this window has
             window = self._windows[lane] = Window(marks.cursor, limits, marks.incarnation)
         return window
-
-    def _taken(self) -> set[int]:
-        """Counts are only told apart where a lone candidate may be adopted by its count."""
-        if not self._config.anthropic.exclusive_workspace:
-            return set()
-        return self._ledger.lanes.taken_counts(self._ledger.deployment.lanes())
 
     def _end_flush(self, lane: str, marks: Marks, window: Window) -> None:
         if marks.flush_to is not None and not _flushes(marks) and window.after == marks.cursor:

@@ -9,6 +9,7 @@ from worker.broker import make_worker
 from worker.config import Config
 from worker.core.report import report
 from worker.http import OpsServer
+from worker.ledger.lanes import Glance
 from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError
 from worker.loops import Loop
 from worker.sinks import SinkError
@@ -176,10 +177,9 @@ class Daemon:
         delays = [app.config.tick]
         troubles: list[Exception] = []
         lanes = app.ledger.deployment.lanes()
-        app.batcher.forget_all_but(lanes)
-        for lane in lanes:
+        for lane, glance in app.batcher.glance(lanes).items():
             try:
-                delays.append(self._seal(app.batcher, lane))
+                delays.append(self._seal(app.batcher, lane, glance))
             except LedgerUnavailableError:
                 raise
             except LedgerRefusedError as error:
@@ -191,8 +191,10 @@ class Daemon:
             raise trouble
         return min(delays)
 
-    def _seal(self, batcher: Batcher, lane: str) -> float:
-        delay = batcher.step(lane)
+    def _seal(self, batcher: Batcher, lane: str, glance: Glance | Exception) -> float:
+        if isinstance(glance, Exception):
+            raise glance
+        delay = batcher.step(lane, glance)
         while delay == 0.0 and not self._stop_loops.is_set():
             self._look_again()  # a sealed batch is submitted now, not a tick later
             delay = batcher.step(lane)

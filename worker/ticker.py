@@ -7,6 +7,7 @@ from worker.broker import KnockBroker
 from worker.clock import Clock
 from worker.config import Config
 from worker.core.model import Claim
+from worker.ledger.claims import claim_due
 from worker.ledger.ledger import Ledger
 
 CLAIMS_PER_LANE = 200
@@ -30,14 +31,24 @@ class Ticker:
         full = {queue for queue in Queue if self._broker.backlog(queue) >= BACKLOG} if self._knocked else set()
         waiting = [state for state, queue in QUEUE_OF.items() if queue in full]
         claimed: dict[Queue, list[Claim]] = defaultdict(list)
-        for lane in self._ledger.deployment.lanes():
-            for claim in self._ledger.batches.claim(
-                lane, limit=CLAIMS_PER_LANE, lease=self._config.lease, passing_over=waiting
-            ):
+        troubles: list[Exception] = []
+        for claims in claim_due(
+            self._ledger.store,
+            self._ledger.deployment.lanes(),
+            limit=CLAIMS_PER_LANE,
+            lease=self._config.lease,
+            passing_over=waiting,
+        ).values():
+            if isinstance(claims, Exception):
+                troubles.append(claims)
+                continue
+            for claim in claims:
                 if claim.state in QUEUE_OF:
                     claimed[QUEUE_OF[claim.state]].append(claim)
         self._send(claimed)
         self._knocked = bool(claimed or full)
+        for trouble in troubles:  # a lane in trouble keeps no other waiting
+            raise trouble
         return self._config.tick * (0.75 + self._clock.jitter() / 2)
 
     def _send(self, claimed: dict[Queue, list[Claim]]) -> None:

@@ -87,6 +87,11 @@ class Window:
         """The whole window as a cut; None while it is empty."""
         return self.cuts[-1] if self.cuts else None
 
+    @property
+    def end(self) -> str:
+        """The last entry that was read; what is behind it is news."""
+        return self.cuts[-1].last if self.cuts else self.after
+
     def add(self, entry: Prompt | Unusable) -> bool:
         """Take the next entry in, if it fits; a window that is full stays as it is."""
         if self.full is not None:

@@ -23,8 +23,8 @@ _READ_BYTES = 131_072
 
 REPEATABLE = frozenset(
     {
-        *("accept", "describe", "enroll", "finish", "mark", "note_unusable", "probe", "put", "renew", "reserve"),
-        *("settle", "tidy"),
+        *("accept", "describe", "enroll", "finish", "glance", "mark", "note_unusable", "probe", "put", "renew"),
+        *("reserve", "settle", "tidy"),
     }
 )
 """Scripts that may run twice for one call: a lost reply is asked for again instead of being passed on."""
@@ -144,19 +144,20 @@ class Store:
         return self._reach(lambda: call(keys=[*keys, *tail_keys], args=[*args, *tail], client=on))
 
     def run_many(self, name: str, calls: Sequence[tuple[Mapping[str, Value], Sequence[Value]]]) -> list[Any]:
-        """Run a script once for each (named arguments, tail), in one round trip and never twice.
+        """Run a script once for each (named arguments, tail), in one round trip; never twice unless REPEATABLE.
 
         A call that failed has one of the ledger's errors in its place. When LedgerUnavailableError is raised instead,
         nobody knows which of the calls were made.
         """
         script, registered = self._scripts[name]
+        client = self._again if name in REPEATABLE else self._once
         words = []
         for named, tail in calls:
             keys, args = script.arrange(dict(named))
             words.append((len(keys), *keys, *args, *tail))
 
         def ask(wanted: Sequence[int]) -> list[Any]:
-            with self._once.pipeline(transaction=False) as pipe:
+            with client.pipeline(transaction=False) as pipe:
                 for at in wanted:
                     pipe.evalsha(registered.sha, *words[at])
                 return cast("list[Any]", pipe.execute(raise_on_error=False))
