@@ -16,6 +16,7 @@ from dramatiq.errors import ConnectionClosed
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from worker.connections import open_client
 from worker.core.access import FROM_URL, RedisAccess
 
 HEARTBEAT_MS = 15_000
@@ -63,8 +64,9 @@ class KnockBroker(RedisBroker):
     """
 
     def __init__(self, *, url: str, prefix: str, access: RedisAccess = FROM_URL) -> None:
-        client = redis.Redis.from_url(
+        client = open_client(
             url,
+            prefix=prefix,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=5.0,
             socket_connect_timeout=2.0,

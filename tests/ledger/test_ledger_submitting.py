@@ -303,3 +303,15 @@ def test_a_batch_is_found_by_either_name(rig: Rig) -> None:
     assert rig.ledger.batches.find("msgbatch_uid1", ["another", LANE]) == batch
     assert rig.ledger.batches.find("msgbatch_other", ["another", LANE]) is None
     assert rig.ledger.batches.get_many([(LANE, "uid1"), (LANE, "gone")]) == [batch]
+
+
+def test_a_batch_that_was_found_owns_its_remote_batch_or_nothing_is_written(rig: Rig) -> None:
+    """In two writes a crash between them left a remote batch that nobody would look for, and its prompts unsent."""
+    sealed = rig.sealed(2)
+    claim = rig.claim()
+    assert rig.submit(sealed, claim.fence) == "OK"
+    before = dump(rig.store)
+    assert rig.ledger.batches.found(sealed, remote("msgbatch_1", count=2), 1) == "STALE"
+    assert dump(rig.store) == before
+    assert rig.ledger.batches.found(rig.batch(), remote("msgbatch_1", count=2), 1) == "OK"
+    assert rig.ledger.batches.owners(["msgbatch_1"], [LANE]) == {"msgbatch_1"}

@@ -20,8 +20,9 @@ DEFAULT_SINK = "results"
 
 _UNREAD = Secret("")
 _REDIS_URL = text(
-    r"|(rediss?|unix)://\S+",
-    "a URL that begins with redis://, rediss:// or unix://, or empty for the embedded server",
+    r"|(rediss?(\+sentinel|\+cluster)?|unix)://\S+",
+    "a URL that begins with redis://, redis+sentinel://, redis+cluster:// (rediss for TLS) or unix://, "
+    "or empty for the embedded server",
 )
 _HTTP_URL = text(r"|https?://[^\s/]\S*", "a URL that begins with http:// or https://, or empty")
 _FILE = text(r"[^\x00-\x1f]*", "the path of a file")
@@ -50,7 +51,11 @@ class Redis:
     tls_cert_file: str = setting(_FILE, default="")
     tls_key_file: str = setting(_FILE, default="")
     prefix: str = setting(
-        text(r"[A-Za-z0-9._:-]{1,64}", "1 to 64 letters, digits or any of . _ : -"), default="batchmill:"
+        text(
+            r"(\{[A-Za-z0-9._-]{1,32}\})?[A-Za-z0-9._:-]{1,64}",
+            "1 to 64 letters, digits or any of . _ : -, behind a hash tag in braces if it is for a cluster",
+        ),
+        default="batchmill:",
     )
     barrier: str = setting(choice("auto", "waitaof", "appendfsync", "always", "none"), default="auto")
     directory: str = setting(text(r"[^\x00-\x1f]+", "the path of a directory"), default=".batchmill")

@@ -34,10 +34,10 @@ def violations(config: Config) -> Iterator[str]:
 def _ways_in(redis: Redis) -> Iterator[str]:
     """Of two users or passwords one would lie unused, and nobody would know which."""
     idle = ("username", "password_file") if not redis.url else ()
-    for name in (*idle, *(_CERTIFICATES if not redis.url.startswith("rediss://") else ())):
+    for name in (*idle, *(_CERTIFICATES if not redis.url.startswith("rediss") else ())):
         if getattr(redis, name):
             yield f"redis.{name} is of no use: " + (
-                "redis.url begins with rediss:// where TLS is spoken"
+                "redis.url begins with rediss where TLS is spoken"
                 if redis.url
                 else "the embedded server, which an empty redis.url starts, is open to its owner alone"
             )

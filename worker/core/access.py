@@ -19,7 +19,7 @@ class RedisAccess:
     def options(self, url: str) -> dict[str, Any]:
         """Return what redis-py's `from_url(url)` has to be told as well."""
         told = {"username": self.username, "password": self.password}
-        if url.startswith("rediss:"):
+        if url.startswith("rediss"):
             told |= {
                 "ssl_ca_certs": self.tls_ca_file,
                 "ssl_certfile": self.tls_cert_file,

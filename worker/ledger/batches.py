@@ -96,12 +96,14 @@ class Batches:
         delay: float | None = 0.0,
         recovered: bool = False,
         unposted: int | None = None,
+        owning: str = "",
         **fields: str,
     ) -> str:
         """Move a batch by `event`, or only note `fields`: OK, STALE or RECOVER.
 
         `delay` is seconds until the next look, NEVER, or None to keep the claim; `unposted` 0 ends the reservation
-        of the batch's count, a number makes it. Without a fence the move is a fact.
+        of the batch's count, a number makes it; `owning` is a remote batch that becomes this one's. Without a fence
+        the move is a fact.
         """
         keys = self.store.keys
         wait = "" if delay is None else "never" if delay == NEVER else str(int(delay * 1000))
@@ -112,6 +114,7 @@ class Batches:
             due=keys.due(batch.lane),
             fences=keys.fences(batch.lane),
             unposted=keys.unposted(batch.lane),
+            remote=keys.remote(batch.lane, owning),
             uid=batch.uid,
             fence=fence,
             seen_state=batch.state,
@@ -120,6 +123,7 @@ class Batches:
             state=follow(batch.state, event) if event else batch.state,
             delay_ms=wait,
             unposted_as="" if unposted is None else "no" if unposted == 0 else unposted,
+            remote_seconds=REMOTE_SECONDS if owning else "",
             tail=[word for pair in fields.items() for word in pair],
         )
 
@@ -209,8 +213,6 @@ class Batches:
 
     def found(self, batch: Batch, remote: RemoteBatch, attempt: int, *, deployment: str = "") -> str:
         """Record a remote batch that recovery has proved to be this batch's: OK or STALE."""
-        key = self.store.keys.remote(batch.lane, remote.id)
-        self.store.run("put", key=key, value=batch.uid, milliseconds=REMOTE_SECONDS * 1000, only_new="no")
         names = remote_fields(remote)
         fields: dict[str, Any] = dict(zip(names[::2], names[1::2], strict=True))
         posted_at = repr(batch.posted_at or self.store.now())
@@ -218,6 +220,7 @@ class Batches:
             batch,
             Event.FIND,
             unposted=0,
+            owning=remote.id,
             remote_id=remote.id,
             attempt=str(max(attempt, batch.attempt)),
             deployment=deployment,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from worker.core.names import LANE_NAME, is_lane_name
 from worker.ledger.batches import Durably
-from worker.ledger.store import MIN_VERSION, LedgerRefusedError, LedgerUnavailableError, ServerFacts, Store
+from worker.ledger.store import MIN_VERSION, ONE_SLOT, LedgerRefusedError, LedgerUnavailableError, ServerFacts, Store
 
 SCHEMA = "1"
 """The shape of batchmill's data in Redis; a worker refuses a newer one."""
@@ -68,9 +68,10 @@ class Deployment:
         if facts.version < MIN_VERSION:
             told = f"{facts.name} {'.'.join(map(str, facts.version))} is too old: batchmill needs Redis 7.0 or Valkey 8"
             raise LedgerRefusedError(told, "upgrade the server, or leave redis.url empty for an embedded one")
-        if facts.cluster:
-            told = "Redis runs in cluster mode: batchmill needs all of its keys on one server"
-            raise LedgerRefusedError(told, "let redis.url lead to a server with cluster-enabled no")
+        if facts.cluster and not self.store.keys.in_one_slot:
+            raise LedgerRefusedError(
+                "Redis runs in cluster mode, and batchmill needs all of its keys in one slot", ONE_SLOT
+            )
         if facts.replica:
             raise LedgerRefusedError("this Redis is a read-only replica", "let redis.url lead to the master")
         return facts

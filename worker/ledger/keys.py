@@ -1,9 +1,10 @@
 """Every key of batchmill in Redis: its name, its type, and when it dies.
 
 What must change together in one script shares the hash tag `{lane}`. Keys without a lane belong to the deployment;
-each is touched by commands of its own, so lanes may live on different nodes of a cluster.
+each is touched by commands of its own. A prefix with a hash tag puts all of them on one node of a cluster.
 """
 
+import re
 from dataclasses import dataclass
 
 PERMANENT = ("deployment", "lanes", "in_flight", "waiting")
@@ -15,6 +16,11 @@ class Keys:
     """Names under one prefix (setting `redis.prefix`)."""
 
     prefix: str
+
+    @property
+    def in_one_slot(self) -> bool:
+        """Whether all keys are in one slot of a cluster: of several hash tags in a name the first one counts."""
+        return re.match(r"[^{]*\{[^}]+\}", self.prefix) is not None
 
     def prompts(self, lane: str) -> str:
         """STREAM of the lane's prompts; an entry dies when its prompt is settled. Part of the contract."""

@@ -10,6 +10,7 @@ import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
+from worker.connections import open_client
 from worker.core.access import FROM_URL, RedisAccess
 from worker.ledger.keys import Keys
 from worker.ledger.scripts import MAX_TAIL, Script, read_scripts
@@ -36,14 +37,16 @@ _PASSING = (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError)
 """A failover is under way: MASTERDOWN (a kind of the first), CLUSTERDOWN, TRYAGAIN."""
 
 
+ONE_SLOT = 'in a cluster, redis.prefix needs a hash tag, as in "{mill}:", and redis.url the scheme redis+cluster://'
+
 _HINTS = {
     "unknown": "is it a Redis of 7.0 or later?",
     "NoPermissionError": "give the user of redis.url the commands and keys that it needs",
     "DENIED": "the server is in protected mode: give it a password, or bind it to where the workers are",
     "MISCONF": "the server cannot save to its disk: look at its log",
     "NOREPLICAS": "the server misses the replicas that min-replicas-to-write asks for",
-    "CROSSSLOT": "batchmill needs all of its keys on one server: no cluster",
-    "MovedError": "batchmill needs all of its keys on one server: no cluster",
+    "CROSSSLOT": ONE_SLOT,
+    "MovedError": ONE_SLOT,
 }
 """What to do about an error of Redis, by its word."""
 
@@ -105,7 +108,7 @@ class Store:
 
     @classmethod
     def connect(cls, url: str, prefix: str, *, access: RedisAccess = FROM_URL, timeout: float = 5.0) -> "Store":
-        """Open a store for `redis://`, `rediss://` or `unix://`; nothing is sent yet. `timeout`: seconds a command."""
+        """Open a store, see `open_client`; nothing is sent yet. `timeout`: seconds a command."""
         options: dict[str, Any] = {
             **access.options(url),
             "socket_timeout": timeout,
@@ -117,11 +120,12 @@ class Store:
         if url.startswith("unix:"):
             del options["socket_keepalive"]
         try:
-            once = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-            again = redis.Redis.from_url(url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **options)
+            once = open_client(url, prefix=prefix, retry=Retry(NoBackoff(), 0), **options)
+            repeats = Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)
+            again = open_client(url, prefix=prefix, retry=repeats, **options)
             once.connection_pool.make_connection()  # opens nothing; what is odd behind a ? is only seen here
         except (ValueError, TypeError, redis.RedisError) as error:
-            raise LedgerRefusedError("redis.url is no redis://, rediss:// or unix:// address") from error
+            raise LedgerRefusedError("redis.url is no address of a Redis, of Sentinels or of a cluster") from error
         return cls(once=once, again=again, keys=Keys(prefix))
 
     def run(

@@ -41,7 +41,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
     (re.compile(r"\b(bearer\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), rf"\1{HIDDEN}"),
     # Up to the last @ of the word: in a careless Redis URL the password holds an @ or a slash.
     (
-        re.compile(r"(rediss?://)([^\s\"'<>]+)"),
+        re.compile(r"(rediss?(?:\+[a-z]+)?://)([^\s\"'<>]+)"),
         lambda found: f"{found[1]}{HIDDEN}{found[2][found[2].rfind('@') :]}" if "@" in found[2] else found[0],
     ),
     (re.compile(r"(?<=://)[^\s\"'<>/?#]*@"), f"{HIDDEN}@"),
