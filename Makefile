@@ -28,7 +28,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage check lint types floors size bench stages model simulate torture fuzz soak audit lock clean
+.PHONY: scale help demo test coverage check lint types floors size bench stages model simulate torture fuzz soak audit lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench: .venv/dev.stamp  ## measure beside the script a user would write: ARGS="-
 
 stages: .venv/dev.stamp  ## measure each stage of a prompt's life beside its physical limit
 	@$(BIN)/python -m benchmarks.stages $(ARGS)
+
+scale: .venv/dev.stamp  ## measure what more of everything costs: a million prompts, 200 lanes, replicas, Redis' memory
+	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
 model: .venv/dev.stamp  ## search every interleaving of the protocol within bounds; pypy3 halves the time
 	@$(or $(shell command -v pypy3 2>/dev/null),$(BIN)/python) tests/model/run.py $(ARGS)

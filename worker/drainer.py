@@ -193,10 +193,11 @@ class Drainer:
         if not wanted or self._barrier.kind == "none":  # without a barrier nothing says that Redis will remember
             return finish(None), False
         try:
-            return self._barrier.durably(finish), True
+            answer = self._barrier.durably(finish)
         except LedgerUnavailableError as error:
             self._telemetry.warning("remote.not_deleted", remote_id=batch.remote_id, outcome=str(error))
             return finish(None), False
+        return answer, answer == "OK"  # of another answer the barrier does not say that it is on disk
 
     def _tell(self, batch: Batch, reading: Reading, now: float) -> None:
         for model, tally in reading.tallies.items():

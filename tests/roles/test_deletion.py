@@ -78,3 +78,19 @@ def test_without_a_barrier_nothing_is_deleted(bench: Bench) -> None:
     names, app = enqueue(bench, 2), started(bench)
     ends_right(bench, app, names)
     assert deleted(bench) == 0
+
+
+def test_a_settling_that_was_made_before_is_not_known_to_be_on_disk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The barrier waits for what was written under it, and answers for nothing else."""
+    names, app = enqueue(bench, 1), started(bench)
+    finish = type(app.ledger.batches).finish
+
+    def twice(*args: Any, **named: Any) -> str:
+        finish(*args, **named)
+        return finish(*args, **named)
+
+    monkeypatch.setattr(type(app.ledger.batches), "finish", twice)
+    ends_right(bench, app, names)
+    assert deleted(bench) == 0

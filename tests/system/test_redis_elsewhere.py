@@ -108,7 +108,7 @@ def cluster(directory: Path) -> Iterator[list[RedisServer]]:
             node.client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port)
         home = nodes[key_slot(PREFIX.encode()) // third]
         name: Any = home.client.execute_command("CLUSTER MYID")
-        wait_until(lambda: all(knows(node) == 4 for node in nodes), description="they know each other")  # noqa: PLR2004
+        wait_until(lambda: all(knows(node) == 4 for node in nodes), description="they know each other")
         nodes[3].client.execute_command("CLUSTER REPLICATE", name)
         wait_until(lambda: ok(home) and role(nodes[3]) == "slave", description="the cluster is whole")
         wait_until(lambda: home.client.info("replication")["connected_slaves"] == 1, description="it follows")
