@@ -37,7 +37,7 @@ def open_client(url: str, *, prefix: str, **options: Any) -> "redis.Redis":
     where, _, path = rest.partition("/")
     credentials, at, hosts = where.rpartition("@")
     name, _, path = path.partition("/") if kind == "sentinel" else ("", "", path)
-    told = parse_url(f"{speaks}://{credentials}{at}server/{path}")  # type: ignore[no-untyped-call]
+    told = parse_url(f"{speaks}://{credentials}{at}server/{path}")  # type: ignore[no-untyped-call] # redis-py gives no type
     told.pop("connection_class", None)
     told.pop("host", None)
     settings = options | told
@@ -55,18 +55,18 @@ class HomingConnection(redis.Connection):
 
     def __init__(self, *, find: Find, **options: Any) -> None:
         self._find = find
-        super().__init__(**options)  # type: ignore[no-untyped-call]
+        super().__init__(**options)  # type: ignore[no-untyped-call] # redis-py gives no type
 
     def _connect(self) -> Any:
         self.host, self.port = self._find()
-        return super()._connect()  # type: ignore[no-untyped-call]
+        return super()._connect()  # type: ignore[no-untyped-call] # redis-py gives no type
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         """Raise ConnectionError where the server has handed its part over to another."""
         try:
             return super().read_response(*args, **options)
         except (redis.ReadOnlyError, redis.exceptions.MovedError) as error:
-            self.disconnect()  # type: ignore[no-untyped-call]
+            self.disconnect()  # type: ignore[no-untyped-call] # redis-py gives no type
             raise redis.ConnectionError("the data has moved to another server") from error
 
 
@@ -85,7 +85,7 @@ def _addresses(hosts: str, port: int) -> Iterator[Address]:
 def _ask_sentinels(sentinels: list[Address], name: str) -> Find:
     if not name:
         raise ValueError("the master's name is missing behind the Sentinels")
-    watchers: Any = Sentinel(sentinels, socket_timeout=ASK_SECONDS, socket_connect_timeout=ASK_SECONDS)  # type: ignore[no-untyped-call]
+    watchers: Any = Sentinel(sentinels, socket_timeout=ASK_SECONDS, socket_connect_timeout=ASK_SECONDS)  # type: ignore[no-untyped-call] # redis-py gives no type
 
     def find() -> Address:
         host, port = watchers.discover_master(name)
