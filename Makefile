@@ -28,7 +28,7 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: scale help demo test coverage check lint types floors size bench stages model simulate torture fuzz soak audit lock clean
+.PHONY: help demo test coverage check lint types floors size bench stages scale flames model simulate torture fuzz soak audit lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ stages: .venv/dev.stamp  ## measure each stage of a prompt's life beside its phy
 
 scale: .venv/dev.stamp  ## measure what more of everything costs: a million prompts, 200 lanes, replicas, Redis' memory
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
+
+flames: .venv/dev.stamp  ## draw where the time of sealing, submitting and draining goes: docs/flames
+	@$(BIN)/python -m benchmarks.flames $(ARGS)
 
 model: .venv/dev.stamp  ## search every interleaving of the protocol within bounds; pypy3 halves the time
 	@$(or $(shell command -v pypy3 2>/dev/null),$(BIN)/python) tests/model/run.py $(ARGS)

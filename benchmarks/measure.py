@@ -57,6 +57,14 @@ class Child:
         ticks = int(status[11]) + int(status[12])
         return Cost(cpu=ticks / os.sysconf("SC_CLK_TCK"), rss=int(status[21]) * os.sysconf("SC_PAGE_SIZE"))
 
+    def peak(self) -> int:
+        """Return the most that was resident so far, in bytes. Linux only.
+
+        What `cost` says of a short-lived child may be its parent's peak: a process inherits that with its first breath.
+        """
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
     def stop(self) -> Cost:
         """Ask it to end, and wait."""
         self.process.send_signal(signal.SIGTERM)

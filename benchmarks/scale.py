@@ -119,8 +119,9 @@ class Site:
             if settled == load.count or (every and settled >= samples[-1].settled + every):
                 samples.append(self._sample(time.monotonic() - began, settled, workers))
             _wait(workers)
-        ends = [worker.stop() for worker in workers]
-        print(f"  peak RSS {', '.join(f'{end.rss / MEGABYTE:.0f}' for end in ends)} MB", flush=True)
+        print(f"  peak RSS {', '.join(f'{worker.peak() / MEGABYTE:.0f}' for worker in workers)} MB", flush=True)
+        for worker in workers:
+            worker.stop()
         ids = list(read_ids(self._directory))
         if len(ids) != load.count or len(set(ids)) != load.count:
             raise SystemExit(f"{len(ids)} rows, {len(set(ids))} of them different, for {load.count} prompts")
@@ -152,6 +153,11 @@ def run_million(site: Site, scale: float) -> None:
     for before, after in pairwise(samples):
         each = (after.cpu - before.cpu) / (after.settled - before.settled) * 1e6
         print(f"| {after.settled:,} | {each:.1f} | {_rss(after)} | {after.redis_bytes / MEGABYTE:,.0f} |")
+    first, middle, last = samples[0], samples[len(samples) // 2], samples[-1]
+    halves = (
+        (end.cpu - begin.cpu) / (end.settled - begin.settled) * 1e6 for begin, end in ((first, middle), (middle, last))
+    )
+    print("  us of CPU a prompt in the first and in the second half: " + ", ".join(f"{each:.1f}" for each in halves))
 
 
 def run_lanes(site: Site, scale: float) -> None:

@@ -7,7 +7,7 @@ in the id of a new entry) is answered by the world.
 import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -28,7 +28,7 @@ LONGEST_TIMEOUT = 90.0
 """A caller may be frozen while it waits, and find its lease gone."""
 
 MATTERS = 5.0
-WEIGHTS = {"claim": 1.0, "describe": 1.0, "mark": 1.0, "submit": 2 * MATTERS, "finish": 4 * MATTERS}
+WEIGHTS = {"claim": 1.0, "describe": 1.0, "glance": 1.0, "mark": 1.0, "submit": 2 * MATTERS, "finish": 4 * MATTERS}
 """A call that changes a batch, or talks to the API or a sink, is hit more often than one of the many looks; the intent
 to post, on which the money depends, more often still, and the closing of a batch, of which each has but one."""
 
@@ -183,6 +183,11 @@ class WorldStore(Store):
         if weight >= MATTERS and self._server.weather.restarts and self._server.world.chance.strikes(0.3):
             self._server.sync()  # by chance: so a crash may forget this step and not the one before
         return answer
+
+    def run_many(self, name: str, calls: Sequence[tuple[Mapping[str, Any], Sequence[Any]]]) -> list[Any]:
+        """Run a script for each call in one go, which is one moment."""
+        with self._in(_Manner(WEIGHTS.get(name, MATTERS), repeats=name in REPEATABLE)):
+            return super().run_many(name, calls)
 
     def read(self, command: str, *args: Any, **options: Any) -> Any:
         """Send a read; about itself the server says what the world says."""

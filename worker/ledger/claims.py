@@ -6,8 +6,6 @@ from typing import Any
 from worker.core.model import Claim, State
 from worker.ledger.store import Store, Value
 
-LANES_AT_ONCE = 500
-
 
 def claim_due(
     store: Store, lanes: Sequence[str], *, limit: int, lease: float, passing_over: Collection[State] = ()
@@ -22,16 +20,15 @@ def claim_due(
         "passed_over": f" {' '.join(passing_over)} ",
     }
     keys = store.keys
-    claims: dict[str, list[Claim] | Exception] = {}
-    for at in range(0, len(lanes), LANES_AT_ONCE):
-        some = lanes[at : at + LANES_AT_ONCE]
-        calls = [
-            (shared | {"due": keys.due(lane), "fences": keys.fences(lane), "batch_prefix": keys.batch(lane, "")}, ())
-            for lane in some
-        ]
-        for lane, answer in zip(some, store.run_many("claim", calls), strict=True):
-            claims[lane] = answer if isinstance(answer, Exception) else _read(lane, answer)
-    return claims
+    calls = [
+        (shared | {"due": keys.due(lane), "fences": keys.fences(lane), "batch_prefix": keys.batch(lane, "")}, ())
+        for lane in lanes
+    ]
+    answers = store.run_many("claim", calls)
+    return {
+        lane: answer if isinstance(answer, Exception) else _read(lane, answer)
+        for lane, answer in zip(lanes, answers, strict=True)
+    }
 
 
 def _read(lane: str, answer: Any) -> list[Claim]:
