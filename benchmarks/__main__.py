@@ -3,11 +3,12 @@
 import argparse
 import tempfile
 from pathlib import Path
+from statistics import median
 
 from benchmarks.contenders import CONTENDERS, Job, Run, run
 from benchmarks.measure import wait_until_idle
 from benchmarks.prompts import write_questions
-from benchmarks.tables import describe_machine, ratios, table
+from benchmarks.tables import describe_machine, describe_start, ratios, table
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 JOBS = ((20_000, 1600), (100_000, 1600), (100_000, 2400))
@@ -17,11 +18,15 @@ def main() -> None:
     """Run what was asked for, print it, and write it down if it was everything."""
     asked = _parse()
     jobs = [(asked.prompts, asked.bytes)] if asked.prompts else JOBS
-    sections = [describe_machine()]
+    starting = {
+        name: median(run.cost.cpu for run in each)
+        for name, each in _compare(0, jobs[0][1], asked.runs, "no prompts").items()
+    }
+    sections = [describe_machine(), describe_start(starting)]
     for count, prompt_bytes in jobs:
         title = f"{count:,} prompts of {prompt_bytes:,} bytes"
         runs = _compare(count, prompt_bytes, asked.runs, title)
-        sections.append(f"## {title}\n\n{table(count, runs)}\n\n{ratios(count, runs)}")
+        sections.append(f"## {title}\n\n{table(count, runs)}\n\n{ratios(count, runs, starting)}")
         print(f"\n{sections[-1]}\n", flush=True)
     if asked.write:
         RESULTS.write_text("\n\n".join(sections) + "\n", encoding="utf-8")

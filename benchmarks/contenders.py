@@ -95,7 +95,7 @@ def batchmill(job: Job, url: str) -> tuple[float, Cost, float]:
         env = SETTINGS | sinks | {"REDIS_URL": server.url, "ANTHROPIC_BASE_URL": url}
         began = time.monotonic()
         with running(["worker", "run"], env=env, log=job.directory / "log") as daemon:
-            while client.xlen(f"batchmill:{{{LANE}}}:prompts"):
+            while client.xlen(f"batchmill:{{{LANE}}}:prompts") or not client.exists("batchmill:lanes"):
                 if daemon.process.poll() is not None:
                     raise SystemExit(f"the daemon died, see {job.directory}/log")
                 time.sleep(0.02)

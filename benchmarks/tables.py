@@ -49,16 +49,23 @@ def table(count: int, runs: dict[str, list[Run]]) -> str:
     return "\n".join(lines)
 
 
-def ratios(count: int, runs: dict[str, list[Run]]) -> str:
-    """Say how batchmill compares, by CPU and by the clock, from medians."""
-    rates = {name: median(count / run.cost.cpu for run in each) for name, each in runs.items()}
+def ratios(count: int, runs: dict[str, list[Run]], starting: dict[str, float]) -> str:
+    """Say how batchmill compares, by CPU and by the clock, from medians; `starting` is the CPU of a run of nothing."""
+    cpu = {name: median(run.cost.cpu for run in each) for name, each in runs.items()}
     clocks = {name: median(count / run.wall for run in each) for name, each in runs.items()}
     told = [
-        f"{rates['batchmill'] / rates[name]:.2f} times the prompts per CPU second of {name} (bar: {bar:g}), "
-        f"{clocks['batchmill'] / clocks[name]:.2f} times its prompts per second"
+        f"{cpu[name] / cpu['batchmill']:.2f} times the prompts per CPU second of {name} (bar: {bar:g}), "
+        f"{(cpu[name] - starting[name]) / (cpu['batchmill'] - starting['batchmill']):.2f} times without what starting "
+        f"takes, {clocks['batchmill'] / clocks[name]:.2f} times its prompts per second"
         for name, bar in BARS.items()
     ]
     return "batchmill: " + "; ".join(told) + "."
+
+
+def describe_start(starting: dict[str, float]) -> str:
+    """Say what each contender uses before its first prompt."""
+    told = ", ".join(f"{name} {cpu:.2f}" for name, cpu in starting.items())
+    return f"CPU seconds of a run without any prompts, median: {told}."
 
 
 def _spread(values: Sequence[float]) -> str:
