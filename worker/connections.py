@@ -34,10 +34,11 @@ def open_client(url: str, *, prefix: str, **options: Any) -> "redis.Redis":
         return redis.Redis.from_url(url, **options)
     if speaks not in ("redis", "rediss") or kind not in ("sentinel", "cluster"):
         raise ValueError(f"{scheme} is no scheme of Redis")
+    rest, mark, query = rest.partition("?")
     where, _, path = rest.partition("/")
     credentials, at, hosts = where.rpartition("@")
     name, _, path = path.partition("/") if kind == "sentinel" else ("", "", path)
-    told = parse_url(f"{speaks}://{credentials}{at}server/{path}")  # type: ignore[no-untyped-call] # redis-py gives no type
+    told = parse_url(f"{speaks}://{credentials}{at}server/{path}{mark}{query}")  # type: ignore[no-untyped-call] # redis-py gives no type
     told.pop("connection_class", None)
     told.pop("host", None)
     settings = options | told

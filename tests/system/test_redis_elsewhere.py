@@ -49,10 +49,16 @@ def sentinel(directory: Path, master: RedisServer) -> Iterator[int]:
             process.kill()
 
 
+def ask(server: RedisServer, *words: Any) -> Any:
+    """Send a command that redis-py has no method for."""
+    client: Any = server.client
+    return client.execute_command(*words)
+
+
 def role(of: RedisServer) -> str:
     """Return master or slave, or nothing for one that does not answer."""
     try:
-        answer: Any = of.client.execute_command("ROLE")
+        answer = ask(of, "ROLE")
     except redis.RedisError:
         return ""
     return str(answer[0].decode())
@@ -103,13 +109,13 @@ def cluster(directory: Path) -> Iterator[list[RedisServer]]:
         nodes = [stack.enter_context(server(directory / f"node{number}", *words)) for number in range(4)]
         third = SLOTS // 3 + 1
         for at, node in enumerate(nodes[:3]):
-            node.client.execute_command("CLUSTER ADDSLOTSRANGE", at * third, min(SLOTS, (at + 1) * third) - 1)
+            ask(node, "CLUSTER ADDSLOTSRANGE", at * third, min(SLOTS, (at + 1) * third) - 1)
         for node in nodes[1:]:
-            node.client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port)
+            ask(node, "CLUSTER MEET", "127.0.0.1", nodes[0].port)
         home = nodes[key_slot(PREFIX.encode()) // third]
-        name: Any = home.client.execute_command("CLUSTER MYID")
+        name = ask(home, "CLUSTER MYID")
         wait_until(lambda: all(knows(node) == 4 for node in nodes), description="they know each other")
-        nodes[3].client.execute_command("CLUSTER REPLICATE", name)
+        ask(nodes[3], "CLUSTER REPLICATE", name)
         wait_until(lambda: ok(home) and role(nodes[3]) == "slave", description="the cluster is whole")
         wait_until(lambda: home.client.info("replication")["connected_slaves"] == 1, description="it follows")
         yield [home, *(node for node in nodes if node is not home)]
@@ -127,7 +133,7 @@ def ok(node: RedisServer) -> bool:
 
 def facts(node: RedisServer) -> dict[str, str]:
     """Return what a node says about its cluster."""
-    told: Any = node.client.execute_command("CLUSTER INFO")
+    told = ask(node, "CLUSTER INFO")
     if isinstance(told, bytes):
         return dict(line.split(":", 1) for line in told.decode().split())
     return {str(key): str(value) for key, value in told.items()}
@@ -170,3 +176,18 @@ def test_an_address_that_leads_nowhere_says_why(url: str, complaint: str) -> Non
     """Before anything is sent."""
     with pytest.raises(ValueError, match=complaint):
         open_client(url, prefix="batchmill:")
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis+sentinel://u:p%40w@s1:26379,s2/mymaster/3", {"username": "u", "password": "p@w", "db": 3}),
+        ("redis+cluster://n1:6379?password=x", {"password": "x"}),
+        ("redis+cluster://:x@[::1]:7000,n2/0?socket_timeout=3", {"password": "x", "socket_timeout": 3.0}),
+    ],
+)
+def test_an_address_says_the_same_as_that_of_a_single_server(url: str, told: dict[str, object]) -> None:
+    """User, password, database and options; hosts are only where to ask."""
+    settings = open_client(url, prefix=PREFIX).connection_pool.connection_kwargs
+    assert {name: settings.get(name) for name in told} == told
+    assert "host" not in settings
