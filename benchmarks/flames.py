@@ -30,6 +30,9 @@ RATE = "400"
 PROMPT_BYTES = 1600
 TOP = 12
 
+_TITLE = re.compile(r">[^<>]*py-spy[^<>]* record [^<>]*<")
+"""py-spy calls a graph by its own command line, which is that of one machine."""
+
 _LINE = re.compile(r":\d+\)")
 
 
@@ -75,6 +78,7 @@ def _profile(path: str, do: Callable[[], None], count: int) -> None:
     for function, share in _dearest(raw.read_text(encoding="utf-8")):
         print(f"  {share * took:5.1f}  {function}")
     raw.unlink()
+    graph.write_text(_TITLE.sub(f">{path}<", graph.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _spy(output: Path, form: str) -> "subprocess.Popen[bytes]":

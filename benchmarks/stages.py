@@ -120,6 +120,9 @@ class Stages:
         if self._mill.batches(lane):
             raise SystemExit(f"the lane {lane} is not drained")
         self._tell(f"drain to a file, {lane}", drained, least)
+        if lane == LANES[0]:
+            by_sdk = take_time(lambda: limits.iterate_results(self._api, remote_id, self._directory / "sdk.jsonl"))
+            self._tell("the same with the SDK's results()", by_sdk, least)
         return settling[0]
 
     def _poll(self, lane: str) -> None:
