@@ -70,6 +70,6 @@ def iterate_results(url: str, remote_id: str, path: Path) -> None:
     """Do with the SDK what a user would: each result a model, one line each. No limit, but what there is to beat."""
     from anthropic import Anthropic  # noqa: PLC0415 - its import takes a second, which is no stage of anything
 
-    with path.open("w", encoding="utf-8") as file:
-        for line in Anthropic(base_url=url, api_key="sk-ant-bench").messages.batches.results(remote_id):
+    with Anthropic(base_url=url, api_key="sk-ant-bench") as client, path.open("w", encoding="utf-8") as file:
+        for line in client.messages.batches.results(remote_id):
             file.write(line.model_dump_json() + "\n")
