@@ -104,7 +104,7 @@ class Batcher:
 
     def _end_flush(self, lane: str, marks: Marks, window: Window) -> None:
         if marks.flush_to is not None and not _flushes(marks) and window.after == marks.cursor:
-            self._ledger.lanes.end_flush(lane)
+            self._ledger.lanes.end_flush(lane, marks.flush_to)
 
 
 def _flushes(marks: Marks) -> bool:

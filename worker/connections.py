@@ -4,18 +4,19 @@ Where master or node are is asked anew for every connection, so that after a fai
 data is. A connection whose server says that it no longer is the one is closed, and counts as lost.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import redis
+from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.crc import key_slot
-from redis.sentinel import Sentinel
+from redis.retry import Retry
 
 Address = tuple[str, int]
-Find = Callable[[], Address]
+Answer = tuple[Address | None, Iterable[Address]]
+"""Where the data is, if that is known, and who else may be asked."""
 
 SENTINEL_PORT, CLUSTER_PORT = 26_379, 6379
 ASK_SECONDS = 2.0
@@ -25,8 +26,9 @@ def open_client(url: str, *, prefix: str, **options: Any) -> "redis.Redis":
     """Make a client; nothing is sent yet. `options` are those of redis-py's `from_url`. Raises ValueError.
 
     Besides redis-py's own URLs (`redis://`, `rediss://`, `unix://`) there are `redis+sentinel://a:26379,b:26379/name/0`
-    and `redis+cluster://a:6379,b:6379`, both with `rediss` too; in a cluster, all keys that begin with `prefix` must be
-    in one slot.
+    and `redis+cluster://a:6379,b:6379`, both with `rediss` too, where everybody is asked in TLS. User and password are
+    the server's; those of Sentinels are `?sentinel_username=` and `?sentinel_password=`. In a cluster, all keys that
+    begin with `prefix` must be in one slot.
     """
     scheme, _, rest = url.partition("://")
     speaks, plus, kind = scheme.partition("+")
@@ -41,25 +43,65 @@ def open_client(url: str, *, prefix: str, **options: Any) -> "redis.Redis":
     told = parse_url(f"{speaks}://{credentials}{at}server/{path}{mark}{query}")  # type: ignore[no-untyped-call] # redis-py gives no type
     told.pop("connection_class", None)
     told.pop("host", None)
+    watchers = {key: told.pop(f"sentinel_{key}", None) for key in ("username", "password")}
     settings = options | told
+    tls = {key: value for key, value in settings.items() if key.startswith("ssl_")} if speaks == "rediss" else {}
+    tls |= {"ssl": speaks == "rediss"}
     if kind == "sentinel":
-        find = _ask_sentinels(list(_addresses(hosts, SENTINEL_PORT)), name)
+        if not name:
+            raise ValueError("the master's name is missing behind the Sentinels")
+        home = Home(_addresses(hosts, SENTINEL_PORT), _ask_sentinel(unquote(name)), **tls, **watchers)
     else:
-        find = _ask_nodes(list(_addresses(hosts, CLUSTER_PORT)), key_slot(prefix.encode()), settings, speaks)
+        login = {key: settings.get(key) for key in ("username", "password")}
+        home = Home(_addresses(hosts, CLUSTER_PORT), _ask_node(key_slot(prefix.encode())), **tls, **login)
     connection = HomingTlsConnection if speaks == "rediss" else HomingConnection
-    pool = redis.ConnectionPool(connection_class=connection, find=find, **settings)
-    return redis.Redis.from_pool(pool)
+    return redis.Redis.from_pool(redis.ConnectionPool(connection_class=connection, home=home, **settings))
+
+
+class Home:
+    """Where the data is, by asking one address after the other; who answered is asked first the next time."""
+
+    def __init__(self, addresses: Iterable[Address], ask: Callable[[Any, Address], Answer], **access: Any) -> None:
+        self._addresses = tuple(addresses)
+        self._ask = ask
+        self._access = access
+
+    def find(self) -> Address:
+        """Return the address. Raises redis-py's errors: what a server refuses at once, else who did not answer last."""
+        failure: Exception = redis.ConnectionError("nobody says where the data is")
+        for address in self._addresses:
+            host, port = address
+            client: Any = redis.Redis(
+                host=host,
+                port=port,
+                socket_timeout=ASK_SECONDS,
+                socket_connect_timeout=ASK_SECONDS,
+                retry=Retry(NoBackoff(), 0),
+                **self._access,
+            )
+            try:
+                with client:
+                    found, others = self._ask(client, address)
+            except redis.AuthenticationError:
+                raise
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                failure = error
+                continue
+            if found is not None:
+                self._addresses = tuple(dict.fromkeys((address, *self._addresses, *others)))
+                return found
+        raise failure
 
 
 class HomingConnection(redis.Connection):
     """A connection that asks where it has to go each time it is opened."""
 
-    def __init__(self, *, find: Find, **options: Any) -> None:
-        self._find = find
+    def __init__(self, *, home: Home, **options: Any) -> None:
+        self._home = home
         super().__init__(**options)  # type: ignore[no-untyped-call] # redis-py gives no type
 
     def _connect(self) -> Any:
-        self.host, self.port = self._find()
+        self.host, self.port = self._home.find()
         return super()._connect()  # type: ignore[no-untyped-call] # redis-py gives no type
 
     def read_response(self, *args: Any, **options: Any) -> Any:
@@ -83,50 +125,28 @@ def _addresses(hosts: str, port: int) -> Iterator[Address]:
         yield parts.hostname, parts.port or port
 
 
-def _ask_sentinels(sentinels: list[Address], name: str) -> Find:
-    if not name:
-        raise ValueError("the master's name is missing behind the Sentinels")
-    watchers: Any = Sentinel(sentinels, socket_timeout=ASK_SECONDS, socket_connect_timeout=ASK_SECONDS)  # type: ignore[no-untyped-call] # redis-py gives no type
+def _ask_sentinel(name: str) -> Callable[[Any, Address], Answer]:
+    def ask(sentinel: Any, _: Address) -> Answer:
+        answer = sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", name)
+        return (_read_address(answer[0], answer[1]) if answer else None), ()
 
-    def find() -> Address:
-        host, port = watchers.discover_master(name)
-        return str(host), int(port)
-
-    return find
+    return ask
 
 
-def _ask_nodes(seeds: list[Address], slot: int, settings: dict[str, Any], speaks: str) -> Find:
-    """Ask the nodes of a cluster, those that were named first and all that were heard of since."""
-    nodes = dict.fromkeys(seeds)
-    kept = {name: value for name, value in settings.items() if name in ("username", "password") or name[:4] == "ssl_"}
+def _ask_node(slot: int) -> Callable[[Any, Address], Answer]:
+    def ask(node: Any, asked: Address) -> Answer:
+        node.set_response_callback("CLUSTER SLOTS", lambda answer, **_: answer)
+        home, nodes = None, []
+        for first, last, *servers in node.execute_command("CLUSTER SLOTS"):
+            # a node that does not know its own name has the one it was asked by
+            master, *replicas = (_read_address(one[0] or asked[0], one[1]) for one in servers)
+            nodes += [master, *replicas]
+            if first <= slot <= last:
+                home = master
+        return home, nodes
 
-    def find() -> Address:
-        for address in list(nodes):
-            with contextlib.suppress(redis.RedisError):
-                for first, last, master, *replicas in _slots(address):
-                    nodes.update(dict.fromkeys(_node(one, address) for one in (master, *replicas)))
-                    if first <= slot <= last:
-                        return _node(master, address)
-        raise redis.ConnectionError("no node of the cluster says where our slot is")
-
-    def _slots(address: Address) -> list[Any]:
-        host, port = address
-        asked: Any = redis.Redis(
-            host=host,
-            port=port,
-            ssl=speaks == "rediss",
-            socket_timeout=ASK_SECONDS,
-            socket_connect_timeout=ASK_SECONDS,
-            **kept,
-        )
-        with asked:
-            asked.set_response_callback("CLUSTER SLOTS", lambda answer, **_: answer)
-            return list(asked.execute_command("CLUSTER SLOTS"))
-
-    return find
+    return ask
 
 
-def _node(told: Any, asked: Address) -> Address:
-    """Read one node of CLUSTER SLOTS; one that does not know its own name has the one it was asked by."""
-    host, port = told[0], told[1]
-    return (host.decode() if isinstance(host, bytes) else host) or asked[0], int(port)
+def _read_address(host: bytes | str, port: bytes | int) -> Address:
+    return host.decode() if isinstance(host, bytes) else host, int(port)

@@ -190,7 +190,8 @@ class Drainer:
             )
 
         wanted = self._config.poll.delete_when_settled and batch.remote_id is not None
-        if not wanted or self._barrier.kind == "none":  # without a barrier nothing says that Redis will remember
+        # without a barrier nothing says that Redis will remember; nor that a replica will that takes its place
+        if not wanted or self._barrier.kind == "none" or self._config.redis.moves:
             return finish(None), False
         try:
             answer = self._barrier.durably(finish)

@@ -156,15 +156,19 @@ class Rescuer:
         """Whether nothing that the API may know of can have been forgotten.
 
         A lane without a past is a new one only if no prompt of it is older than this life of the server: otherwise it
-        may be its past that was forgotten.
+        may be its past that was forgotten. A recovery that an earlier life did not end is begun anew: its reason, a
+        promotion say, is none that a restart would show again.
         """
+        if past.recovering_since is not None:
+            return False
         if past.incarnation is None:
             if not self._ledger.lanes.has_older(lane, self._life_began):
                 return True
             kept = self._barrier.kind != "none"
         else:
             kept = past.incarnation == incarnation or past.barrier != "none"
-        return kept and not self._ledger.store.facts().was_replica
+        facts = self._ledger.store.facts()  # after a failover another connection may still lead to the old master
+        return kept and facts.run_id == incarnation and not facts.was_replica
 
     def _tidy_lanes(self) -> None:
         """Let go of what is too old in every lane, and of lanes that nobody configured and nothing is left of."""

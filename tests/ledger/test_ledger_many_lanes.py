@@ -77,3 +77,11 @@ def test_a_prompt_that_outweighs_everything_stays_where_it_is(rig: Rig, monkeypa
     monkeypatch.setattr(Store, "run_many", spy)
     rig.ledger.lanes.glance({LANE: "0-0"})
     assert len(repr(answers)) < 200
+
+
+def test_a_broken_lane_has_no_counts(rig: Rig) -> None:
+    """It keeps no other from choosing a count of its own."""
+    rig.sealed(3, "uid1")
+    break_lane(rig, "unposted")
+    assert rig.ledger.lanes.taken_counts(LANES) == {3}
+    rig.store.write("delete", rig.keys.unposted("broken"))

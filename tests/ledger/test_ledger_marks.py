@@ -65,8 +65,18 @@ def test_a_flush_covers_what_waits_now(rig: Rig) -> None:
     newest = rig.fill(3)[-1]
     assert rig.ledger.lanes.flush(LANE) == newest
     assert rig.ledger.lanes.marks(LANE).flush_to == newest
-    rig.ledger.lanes.end_flush(LANE)
+    rig.ledger.lanes.end_flush(LANE, newest)
     assert rig.ledger.lanes.marks(LANE).flush_to is None
+
+
+def test_the_end_of_one_flush_is_not_that_of_the_next(rig: Rig) -> None:
+    """Whoever ends it may have looked a while ago, before the operator asked again."""
+    rig.fill(1)
+    seen = rig.ledger.lanes.flush(LANE)
+    rig.fill(1)
+    again = rig.ledger.lanes.flush(LANE)
+    rig.ledger.lanes.end_flush(LANE, str(seen))
+    assert rig.ledger.lanes.marks(LANE).flush_to == again
 
 
 def test_a_recovery_is_dated(rig: Rig) -> None:

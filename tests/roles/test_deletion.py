@@ -7,6 +7,7 @@ import pytest
 from bench import Bench
 from endings import ends_right, enqueue
 
+from worker.config.model import Redis
 from worker.ledger.barrier import NotDurableError
 from worker.ledger.store import LedgerUnavailableError
 from worker.wiring import App
@@ -94,3 +95,11 @@ def test_a_settling_that_was_made_before_is_not_known_to_be_on_disk(
     monkeypatch.setattr(type(app.ledger.batches), "finish", twice)
     ends_right(bench, app, names)
     assert deleted(bench) == 0
+
+
+def test_where_the_server_may_move_nothing_is_deleted() -> None:
+    """On disk here says nothing about the replica that takes over."""
+    moving = [
+        Redis(url=url).moves for url in ("redis+sentinel://a/m", "rediss+cluster://a", "redis://a", "unix:///a", "")
+    ]
+    assert moving == [True, True, False, False, False]

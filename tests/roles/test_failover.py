@@ -238,3 +238,47 @@ def test_an_intent_under_the_old_barrier_is_not_taken_by_the_new_server(half_dur
     assert (slow.barrier.kind, slow.barrier.doubtful) == ("none", False)
     ends_right(bench, slow, names)
     assert sizes(bench) == [2]
+
+
+def test_a_promoted_replica_that_restarts_is_recovered_all_the_same(pair: Pair) -> None:
+    """A restart takes the trace of the promotion away; what the old master alone had is still to be looked for."""
+    bench = pair.bench
+    settle_later(bench)
+    app = bench.start()
+    names = enqueue(bench, 4)
+    lag_when_sealed(app, pair)
+    bench.drive(app, lambda: states(app) == [State.IN_PROGRESS])
+    pair.fail_over(app)
+    turn(app)
+    assert recovering(bench)
+    pair.replica.client.config_set("appendfsync", "always")
+    turn(app)
+    pair.replica.kill()
+    pair.replica.start()
+    assert not app.ledger.store.facts().was_replica
+    again = bench.start()
+    turn(again)
+    assert recovering(bench)
+    bench.simulator.control.end()
+    ends_right(bench, again, names)
+    assert sizes(bench) == [4]
+
+
+def test_facts_of_the_old_master_prove_nothing_about_the_new_one(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection from before may still lead to it, and it was never a replica."""
+    bench = pair.bench
+    settle_later(bench)
+    app = bench.start()
+    names = enqueue(bench, 4)
+    lag_when_sealed(app, pair)
+    bench.drive(app, lambda: states(app) == [State.IN_PROGRESS])
+    old = app.ledger.store.facts()
+    pair.fail_over(app)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(app.ledger.store), "facts", lambda _: old)
+        turn(app)
+    assert recovering(bench)
+    turn(app)
+    bench.simulator.control.end()
+    ends_right(bench, app, names)
+    assert sizes(bench) == [4]

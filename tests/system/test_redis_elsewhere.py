@@ -1,7 +1,10 @@
 """Redis where it moves: behind Sentinels, and as a cluster. Real servers, and a failover in the middle of the work."""
 
+import contextlib
 import re
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +17,8 @@ from rig import RedisServer, Rig, Worker, deployment, free_port, params, wait_un
 
 from worker.client import Producer
 from worker.connections import open_client
+from worker.core.access import passwords_in
+from worker.ledger.store import LedgerRefusedError, Store
 
 COUNT = 400
 PREFIX = "{mill}:"
@@ -24,6 +29,9 @@ SLOTS = 16_384
 def server(directory: Path, *words: str) -> Iterator[RedisServer]:
     """A server that runs."""
     started = RedisServer(directory, *words)
+    if "--cluster-enabled" in words:
+        # 10,000 above, where nodes meet by themselves, outgoing connections take ports
+        started._words += ["--cluster-port", str(started.port - 10_000)]
     started.start()
     try:
         yield started
@@ -32,7 +40,7 @@ def server(directory: Path, *words: str) -> Iterator[RedisServer]:
 
 
 @contextmanager
-def sentinel(directory: Path, master: RedisServer) -> Iterator[int]:
+def sentinel(directory: Path, master: RedisServer, *lines: str) -> Iterator[int]:
     """A Sentinel that watches over a master called mymaster; yields its port."""
     directory.mkdir()
     port = free_port()
@@ -41,12 +49,21 @@ def sentinel(directory: Path, master: RedisServer) -> Iterator[int]:
         f"port {port}\nbind 127.0.0.1\ndir {directory}\n"
         f"sentinel monitor mymaster 127.0.0.1 {master.port} 1\n"
         "sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 5000\n"
+        + "".join(f"{line}\n" for line in lines)
     )
     with subprocess.Popen([master._words[0], str(file), "--sentinel"], stdout=subprocess.DEVNULL) as process:
         try:
+            wait_until(lambda: reaches(port), description="the Sentinel answers")
             yield port
         finally:
             process.kill()
+
+
+def reaches(port: int) -> bool:
+    """Whether somebody listens on a port."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
 
 
 def ask(server: RedisServer, *words: Any) -> Any:
@@ -104,7 +121,7 @@ def test_the_master_that_sentinels_name_is_followed_through_a_failover(tmp_path:
 @contextmanager
 def cluster(directory: Path) -> Iterator[list[RedisServer]]:
     """Three nodes that share the slots, and a replica of the one that has ours, which comes first."""
-    words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+    words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--cluster-replica-validity-factor", "0")
     with ExitStack() as stack:
         nodes = [stack.enter_context(server(directory / f"node{number}", *words)) for number in range(4)]
         third = SLOTS // 3 + 1
@@ -149,7 +166,7 @@ def test_a_deployment_lives_on_one_node_of_a_cluster_and_follows_it(tmp_path: Pa
         home.client.wait(1, 2000)
         home.close()
         (heir,) = (node for node in others if role(node) == "slave")
-        wait_until(lambda: role(heir) == "master" and ok(heir), description="the heir has the slots", timeout=30)
+        wait_until(lambda: role(heir) == "master" and ok(heir), description="the heir has the slots", timeout=60)
         finish(rig, worker, names, heir.client, f"{PREFIX}{{default}}:prompts")
 
 
@@ -157,9 +174,61 @@ def test_a_deployment_lives_on_one_node_of_a_cluster_and_follows_it(tmp_path: Pa
 def test_a_prefix_without_a_hash_tag_is_refused_by_a_cluster(tmp_path: Path) -> None:
     """Its keys would lie on several nodes: the error says what the prefix has to look like."""
     with cluster(tmp_path) as (home, *_), deployment(tmp_path / "rig") as rig:
-        worker = rig.spawn(env={"REDIS_URL": f"redis+cluster://127.0.0.1:{home.port}"})
+        worker = rig.spawn(env={"REDIS_URL": home.url})
         assert worker.process.wait(30) not in (0, None)
         assert re.search(r"all of its keys in one slot.*hash tag", worker.tail(), re.DOTALL)
+
+
+@contextmanager
+def deaf() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_who_does_not_answer_is_asked_once_and_then_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that is switched off costs one wait, not one for each connection and each of ten retries."""
+    monkeypatch.setattr("worker.connections.ASK_SECONDS", 0.3)
+    with cluster(tmp_path) as (home, *_), deaf() as silent:
+        client = open_client(f"redis+cluster://127.0.0.1:{silent},127.0.0.1:{home.port}", prefix=PREFIX)
+        began = time.monotonic()
+        assert client.ping()
+        assert time.monotonic() - began < 2
+        found: Any = client.connection_pool.connection_kwargs["home"]
+        assert found._addresses[0] == ("127.0.0.1", home.port)
+        assert {port for _, port in found._addresses} > {silent, home.port}
+        client.close()
+
+
+def test_what_the_lookup_is_refused_is_told_as_such(tmp_path: Path) -> None:
+    """A wrong password, a server that is in no cluster: neither is a trouble of the network."""
+    with server(tmp_path / "a") as alone:
+        alone.client.config_set("requirepass", "right")
+        for password in ("wrong", "right"):
+            store = Store.connect(f"redis+cluster://:{password}@127.0.0.1:{alone.port}", PREFIX)
+            with pytest.raises(LedgerRefusedError):
+                store.now()
+            store.close()
+
+
+def test_sentinels_have_a_password_of_their_own(tmp_path: Path) -> None:
+    """It is not the server's."""
+    with server(tmp_path / "a") as master, sentinel(tmp_path / "s", master, "requirepass watcher") as port:
+        url = f"redis+sentinel://127.0.0.1:{port}/mymaster"
+        store = Store.connect(f"{url}?sentinel_password=watcher", "batchmill:")
+        assert store.read("ping")
+        store.close()
+        closed = Store.connect(url, "batchmill:")
+        with pytest.raises(LedgerRefusedError):
+            closed.read("ping")
+        closed.close()
+        assert passwords_in(f"{url}?sentinel_password=watcher") == ["watcher"]
+
+
+def test_a_producer_hears_what_its_prefix_lacks() -> None:
+    """Before anything is sent."""
+    with pytest.raises(LedgerRefusedError, match="many slots"):
+        Producer("redis+cluster://127.0.0.1:1")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,11 @@ class Redis:
     max_memory: int = setting(size("16MB", "16TB"), default="3GB")
 
     @property
+    def moves(self) -> bool:
+        """Whether a replica, which may lag, takes the server's place one day."""
+        return "+" in self.url.partition("://")[0]
+
+    @property
     def access(self) -> RedisAccess:
         """How the server at `url` lets us in; the embedded one needs nothing of it."""
         if not self.url:

@@ -52,4 +52,5 @@ def _said(url: str, what: str) -> Iterator[str]:
         return
     if in_front:
         yield from (in_front, unquote(in_front))
-    yield from parse_qs(parts.query).get(what, [])
+    for name in (what, f"sentinel_{what}"):
+        yield from parse_qs(parts.query).get(name, [])

@@ -118,7 +118,8 @@ class Lanes:
     def taken_counts(self, lanes: list[str]) -> set[int]:
         """Return the counts of all batches that may still create a remote batch."""
         answers = self.store.read_all(("zrange", self.store.keys.unposted(lane), 0, -1, False, True) for lane in lanes)
-        return {int(score) for answer in answers for _, score in answer}
+        sets = (answer for answer in answers if not isinstance(answer, Exception))  # a broken lane seals nothing either
+        return {int(score) for counts in sets for _, score in counts}
 
     def seal(
         self, lane: str, uid: str, window: Window, decision: Seal, *, max_unposted: int, recovered: bool = True
@@ -189,9 +190,9 @@ class Lanes:
         self.store.run("mark", hash=self.store.keys.lane(lane), unless="", tail=["flush_to", last])
         return last
 
-    def end_flush(self, lane: str) -> None:
-        """Note that all of a flush is sealed."""
-        self.store.run("mark", hash=self.store.keys.lane(lane), unless="", tail=["flush_to", ""])
+    def end_flush(self, lane: str, flush_to: str) -> None:
+        """Note that all of a flush is sealed, unless there is another by now."""
+        self.store.run("end_flush", lane=self.store.keys.lane(lane), flush_to=flush_to)
 
     def past(self, lane: str) -> Past:
         """Return what the lane knows of the server's lives."""

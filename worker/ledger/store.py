@@ -33,8 +33,8 @@ REPEATABLE = frozenset(
 
 _FORBIDDEN = re.compile(r"no permissions to run the '([a-z|]+)' command")
 
-_PASSING = (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError)
-"""A failover is under way: MASTERDOWN (a kind of the first), CLUSTERDOWN, TRYAGAIN."""
+_PASSING = (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError, redis.exceptions.AskError)
+"""Keys change hands: MASTERDOWN (a kind of the first), CLUSTERDOWN, TRYAGAIN, ASK."""
 
 
 ONE_SLOT = 'in a cluster, redis.prefix needs a hash tag, as in "{mill}:", and redis.url the scheme redis+cluster://'
@@ -46,7 +46,6 @@ _HINTS = {
     "MISCONF": "the server cannot save to its disk: look at its log",
     "NOREPLICAS": "the server misses the replicas that min-replicas-to-write asks for",
     "CROSSSLOT": ONE_SLOT,
-    "MovedError": ONE_SLOT,
 }
 """What to do about an error of Redis, by its word."""
 
@@ -109,6 +108,8 @@ class Store:
     @classmethod
     def connect(cls, url: str, prefix: str, *, access: RedisAccess = FROM_URL, timeout: float = 5.0) -> "Store":
         """Open a store, see `open_client`; nothing is sent yet. `timeout`: seconds a command."""
+        if "+cluster://" in url and not Keys(prefix).in_one_slot:
+            raise LedgerRefusedError("the keys of this prefix are in many slots of a cluster", ONE_SLOT)
         options: dict[str, Any] = {
             **access.options(url),
             "socket_timeout": timeout,
@@ -272,6 +273,8 @@ class Store:
             return ask()
         except redis.OutOfMemoryError:
             raise LedgerFullError("Redis is at maxmemory: it takes no new data until some is freed") from None
+        except redis.exceptions.MovedError:
+            raise LedgerRefusedError("Redis refuses a command (MovedError)", ONE_SLOT) from None
         except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, *_PASSING) as error:
             if isinstance(error, redis.AuthenticationError):
                 hint = "are user and password those of the server?"

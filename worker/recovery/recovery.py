@@ -89,7 +89,8 @@ class Recovery:
                 self._telemetry.remote_orphaned(token.uid, remote)
             return
         if batch.state in UNPOSTED and batch.count == remote.counts.total:
-            self._ledger.batches.found(batch, remote, token.attempt, deployment=token.deployment)
+            if self._ledger.batches.found(batch, remote, token.attempt, deployment=token.deployment) != "OK":
+                raise Unavailable(Complaint("the batch moved while it was found"))
             self._telemetry.doubt_resolved(batch, "adopted")
         else:
             self._telemetry.warning("remote.duplicate", lane=lane, batch=batch.uid, batch_id=remote.id)
