@@ -23,6 +23,8 @@ from worker.ledger.store import LedgerRefusedError, Store
 COUNT = 400
 PREFIX = "{mill}:"
 SLOTS = 16_384
+BUS = 10_000
+"""Nodes meet on ports so far below their own: above, where they would by themselves, outgoing connections take ports."""
 
 
 @contextmanager
@@ -30,8 +32,7 @@ def server(directory: Path, *words: str) -> Iterator[RedisServer]:
     """A server that runs."""
     started = RedisServer(directory, *words)
     if "--cluster-enabled" in words:
-        # 10,000 above, where nodes meet by themselves, outgoing connections take ports
-        started._words += ["--cluster-port", str(started.port - 10_000)]
+        started._words += ["--cluster-port", str(started.port - BUS)]
     started.start()
     try:
         yield started
@@ -128,7 +129,7 @@ def cluster(directory: Path) -> Iterator[list[RedisServer]]:
         for at, node in enumerate(nodes[:3]):
             ask(node, "CLUSTER ADDSLOTSRANGE", at * third, min(SLOTS, (at + 1) * third) - 1)
         for node in nodes[1:]:
-            ask(node, "CLUSTER MEET", "127.0.0.1", nodes[0].port)
+            ask(node, "CLUSTER MEET", "127.0.0.1", nodes[0].port, nodes[0].port - BUS)
         home = nodes[key_slot(PREFIX.encode()) // third]
         name = ask(home, "CLUSTER MYID")
         wait_until(lambda: all(knows(node) == 4 for node in nodes), description="they know each other")
