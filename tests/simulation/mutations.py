@@ -219,7 +219,7 @@ MUTATIONS = (
     Mutation("a 409 is a definite no", [(errors, "_UNDECIDED_STATUSES", frozenset())]),
     Mutation("an unreadable answer is a no", [(BatchesApi, "create", _unreadable_is_no)]),
     Mutation("a seal does not compare the cursor", lua=[("seal", '(marks[1] or "0-0") ~= seen', "false")]),
-    Mutation("an intent does not ask for the incarnation", lua=[("submit", "marks[1] ~= run_id", "false")]),
+    Mutation("an intent does not ask for the incarnation", lua=[("submit", "marks[1] ~= run_id", "false")], first=300),
     Mutation(
         "closed although prompts are left",
         lua=[("finish", '> 0 then return "LEFT"', '< 0 then return "LEFT"')],

@@ -24,7 +24,7 @@ COUNT = 400
 PREFIX = "{mill}:"
 SLOTS = 16_384
 BUS = 10_000
-"""Nodes meet on ports so far below their own: above, where they would by themselves, outgoing connections take ports."""
+"""Nodes meet on ports so far below their own: above, where they would by themselves, others take ports."""
 
 
 @contextmanager
