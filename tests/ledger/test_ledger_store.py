@@ -1,10 +1,11 @@
 import fakeredis
 import pytest
+import redis
 from ledger_rig import LANE, PREFIX, Rig
 
 from worker.ledger.keys import Keys
 from worker.ledger.ledger import Ledger
-from worker.ledger.store import LedgerFullError, LedgerRefusedError, LedgerUnavailableError, Store
+from worker.ledger.store import ONE_SLOT, LedgerFullError, LedgerRefusedError, LedgerUnavailableError, Store
 
 
 def test_a_server_that_is_not_there_is_unavailable() -> None:
@@ -128,3 +129,24 @@ def test_two_deployments_share_a_server_under_different_prefixes() -> None:
     assert rigs[1].ledger.lanes.length(LANE) == 0
     for store in stores:
         store.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "hint"),
+    [
+        (redis.exceptions.AskError("7000 127.0.0.1:7001"), LedgerUnavailableError, ""),
+        (redis.exceptions.TryAgainError("TRYAGAIN"), LedgerUnavailableError, ""),
+        (redis.exceptions.MovedError("7000 127.0.0.1:7001"), LedgerRefusedError, ONE_SLOT),
+    ],
+)
+def test_keys_that_change_hands_are_waited_for_and_keys_elsewhere_are_not(
+    error: Exception, told: type[Exception], hint: str
+) -> None:
+    """While a slot moves its keys are back in seconds; a plain address of the wrong node is an operator's to change."""
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(told) as caught:
+        Store._reach(fail)
+    assert getattr(caught.value, "hint", "") == hint
