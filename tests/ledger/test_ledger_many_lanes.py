@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from ledger_rig import GOOD, LANE, Rig
 
@@ -18,7 +21,12 @@ def count_trips(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Return a list that gets an item for every round trip from now on."""
     trips: list[object] = []
     reach = Store._reach
-    monkeypatch.setattr(Store, "_reach", staticmethod(lambda ask: (trips.append(ask), reach(ask))[1]))
+
+    def count(ask: Callable[[], Any]) -> Any:
+        trips.append(ask)
+        return reach(ask)
+
+    monkeypatch.setattr(Store, "_reach", staticmethod(count))
     return trips
 
 
