@@ -110,7 +110,7 @@ def test_a_batcher_forgets_lanes_that_are_gone(bench: Bench) -> None:
     assert app.batcher is not None
     for lane in ("default", "visitor"):
         app.batcher.step(lane)
-    app.batcher.forget_all_but(["default"])
+    app.batcher.glance(["default"])
     assert set(app.batcher._windows) == {"default"}
 
 
