@@ -223,7 +223,7 @@ MUTATIONS = (
     Mutation(
         "closed although prompts are left",
         lua=[("finish", '> 0 then return "LEFT"', '< 0 then return "LEFT"')],
-        first=1000,
+        first=2000,
     ),
     Mutation(
         "the remote batch is deleted before all is settled", [(drainer.Drainer, "_settle", _delete_first)], first=180

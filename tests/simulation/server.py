@@ -79,6 +79,8 @@ class Server:
         self._saving = False
         self._save = client.register_script(_SAVE)
         client.flushall()
+        for script in scripts_of_the_world().values():
+            client.script_load(script.text)  # or the first world of a process would have moments that no other has
         self._tell_life()
 
     def describe(self) -> dict[str, Any]:
