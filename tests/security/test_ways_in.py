@@ -80,7 +80,7 @@ def test_what_would_lie_unused_is_told(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s", "utf-8")
     certificates = Certificates(tmp_path)
     told = problems(tmp_path, url="redis://h", tls_ca_file=str(certificates.ca))
-    assert told == "redis.tls_ca_file is of no use: redis.url begins with rediss:// where TLS is spoken"
+    assert told == "redis.tls_ca_file is of no use: redis.url begins with rediss where TLS is spoken"
     assert "the embedded server" in problems(tmp_path, password_file="secret")
     assert "needs redis.tls_cert_file" in problems(tmp_path, url=URL, tls_key_file=str(certificates.ca))
 

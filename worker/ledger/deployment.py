@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from worker.core.names import LANE_NAME, is_lane_name
 from worker.ledger.batches import Durably
+from worker.ledger.keys import in_one_slot
 from worker.ledger.store import MIN_VERSION, ONE_SLOT, LedgerRefusedError, LedgerUnavailableError, ServerFacts, Store
 
 SCHEMA = "1"
@@ -68,7 +69,7 @@ class Deployment:
         if facts.version < MIN_VERSION:
             told = f"{facts.name} {'.'.join(map(str, facts.version))} is too old: batchmill needs Redis 7.0 or Valkey 8"
             raise LedgerRefusedError(told, "upgrade the server, or leave redis.url empty for an embedded one")
-        if facts.cluster and not self.store.keys.in_one_slot:
+        if facts.cluster and not in_one_slot(self.store.keys.prefix):
             raise LedgerRefusedError(
                 "Redis runs in cluster mode, and batchmill needs all of its keys in one slot", ONE_SLOT
             )

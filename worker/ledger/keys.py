@@ -17,11 +17,6 @@ class Keys:
 
     prefix: str
 
-    @property
-    def in_one_slot(self) -> bool:
-        """Whether all keys are in one slot of a cluster: of several hash tags in a name the first one counts."""
-        return re.match(r"[^{]*\{[^}]+\}", self.prefix) is not None
-
     def prompts(self, lane: str) -> str:
         """STREAM of the lane's prompts; an entry dies when its prompt is settled. Part of the contract."""
         return f"{self.prefix}{{{lane}}}:prompts"
@@ -98,3 +93,8 @@ class Keys:
     def barrier_mark(self) -> str:
         """STRING appendfsync as it was before such a moment; deleted at its end, by the next one after a crash."""
         return f"{self.prefix}barrier_mark"
+
+
+def in_one_slot(prefix: str) -> bool:
+    """Whether all keys under a prefix are in one slot of a cluster: of several hash tags in a name the first counts."""
+    return re.match(r"[^{]*\{[^}]+\}", prefix) is not None

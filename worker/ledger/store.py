@@ -12,7 +12,7 @@ from redis.retry import Retry
 
 from worker.connections import open_client
 from worker.core.access import FROM_URL, RedisAccess
-from worker.ledger.keys import Keys
+from worker.ledger.keys import Keys, in_one_slot
 from worker.ledger.scripts import MAX_TAIL, Script, read_scripts
 
 Value = str | int | bytes
@@ -108,7 +108,7 @@ class Store:
     @classmethod
     def connect(cls, url: str, prefix: str, *, access: RedisAccess = FROM_URL, timeout: float = 5.0) -> "Store":
         """Open a store, see `open_client`; nothing is sent yet. `timeout`: seconds a command."""
-        if "+cluster://" in url and not Keys(prefix).in_one_slot:
+        if "+cluster://" in url and not in_one_slot(prefix):
             raise LedgerRefusedError("the keys of this prefix are in many slots of a cluster", ONE_SLOT)
         options: dict[str, Any] = {
             **access.options(url),
