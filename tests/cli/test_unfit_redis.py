@@ -184,4 +184,4 @@ def test_a_cluster_is_refused(shell: Shell, tmp_path: Path, monkeypatch: pytest.
             ended = shell.run(*words)
             assert ended.status == 69
             assert "cluster mode" in ended.out + ended.err
-            assert "cluster-enabled no" in ended.out + ended.err
+            assert "redis+cluster://" in ended.out + ended.err
