@@ -51,8 +51,8 @@ def test_an_answer_that_comes_while_redis_is_away_is_kept(rig: Rig) -> None:
 def test_results_that_come_while_redis_is_away_are_delivered_once(tmp_path: Path) -> None:
     """Redis goes while a large batch is being drained: the file appears once, complete."""
     with deployment(tmp_path, answer_bytes=4000) as rig:
+        names = rig.enqueue(20_000)  # before anybody looks: they are to be one batch
         worker = rig.start(lanes__default__max_count="20000")
-        names = rig.enqueue(20_000)
         wait_until(lambda: any(rig.directory.glob("results/default/.*")), description="a delivery is being written")
         lose_redis(rig, worker, signal.SIGTERM, seconds=2)
         rig.await_rows(20_000, timeout=90)
