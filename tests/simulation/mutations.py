@@ -213,7 +213,10 @@ MUTATIONS = (
     Mutation("delivered although a sink failed", [(drainer.Drainer, "_sinks_failed", _no_delivery_failed)]),
     Mutation("results need not be complete", [(Account, "complete", ALL_COMPLETE)]),
     Mutation(
-        "known batches are candidates", [(Batches, "owners", lambda *_: set())], [("adopt", 'return "OWNED"', "")]
+        "known batches are candidates",
+        [(Batches, "owners", lambda *_: set())],
+        [("adopt", 'return "OWNED"', "")],
+        first=600,
     ),
     Mutation("a 500 is a definite no", [(conclusions, "is_definite", lambda status: 400 <= (status or 0) < 600)]),
     Mutation("a 409 is a definite no", [(errors, "_UNDECIDED_STATUSES", frozenset())]),
