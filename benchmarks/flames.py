@@ -5,27 +5,21 @@ kernel.yama.ptrace_scope to 0.
 """
 
 import argparse
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.contenders import Job, fill
-from benchmarks.measure import running
-from benchmarks.mill import Mill
-from benchmarks.prompts import write_questions
+from benchmarks.contenders import LANE, Job, fill
+from benchmarks.mill import milling
 from worker.core.model import State
-from worker.embedded import EmbeddedServer
 
 FOLDER = Path(__file__).parents[1] / "docs" / "flames"
-LANE = "bench"
 RATE = "400"
 PROMPT_BYTES = 1600
 TOP = 12
@@ -42,23 +36,14 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=100_000, help="at most 100,000 (100,000)")
     count = parser.parse_args().prompts
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        directory = Path(name)
-        write_questions(directory / "questions", count)
-        with (
-            EmbeddedServer.start(directory / "redis", max_memory_bytes=8 << 30) as server,
-            running(["worker", "simulate", "--port", "0", "--json"], env={}, log=directory / "log") as api,
-        ):
-            url = str(json.loads(api.first_line())["url"])
-            mill = Mill(server=server.url, api=url, directory=directory, lanes=("none", LANE))
-            fill(mill.client, Job(count, PROMPT_BYTES, directory / "questions", directory))
-            _profile("seal", lambda: mill.seal(LANE), count)
-            _profile("submit", lambda: mill.step(LANE, State.SEALED), count)
-            mill.await_end(LANE)
-            _profile("drain", lambda: mill.step(LANE, State.ENDED), count)
-            if mill.batches(LANE):
-                raise SystemExit("the lane is not drained")
-            mill.close()
+    with milling(count, (LANE,)) as (mill, _, directory):
+        fill(mill.client, Job(count, PROMPT_BYTES, directory / "questions", directory))
+        _profile("seal", lambda: mill.seal(LANE), count)
+        _profile("submit", lambda: mill.step(LANE, State.SEALED), count)
+        mill.await_end(LANE)
+        _profile("drain", lambda: mill.step(LANE, State.ENDED), count)
+        if mill.batches(LANE):
+            raise SystemExit("the lane is not drained")
 
 
 def _profile(path: str, do: Callable[[], None], count: int) -> None:

@@ -1,21 +1,43 @@
 """batchmill taken apart: every role in this process, stepped by hand, Redis and the API beside it."""
 
+import json
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from benchmarks.measure import running
+from benchmarks.prompts import write_questions
 from worker.actors import QUEUE_OF
 from worker.clock import Clock
 from worker.config import load_config
 from worker.core.model import Batch, State
+from worker.embedded import EmbeddedServer
 from worker.telemetry import Telemetry
 from worker.wiring import ROLES, build
 
 LEASE = 2.0
 ENOUGH = 1_000_000
+
+
+@contextmanager
+def milling(count: int, lanes: Sequence[str]) -> Iterator[tuple["Mill", str, Path]]:
+    """Set a mill up, with a Redis and an API of its own; yields it, the API's URL, and a folder with `questions`."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        directory = Path(name)
+        write_questions(directory / "questions", count)
+        with (
+            EmbeddedServer.start(directory / "redis", max_memory_bytes=8 << 30) as server,
+            running(["worker", "simulate", "--port", "0", "--json"], env={}, log=directory / "log") as api,
+        ):
+            url = str(json.loads(api.first_line())["url"])
+            mill = Mill(server=server.url, api=url, directory=directory, lanes=lanes)
+            yield mill, url, directory
+            mill.close()
 
 
 class Mill:

@@ -145,7 +145,7 @@ class Site:
 
 
 def run_million(site: Site, scale: float) -> None:
-    """A million prompts that all wait when the worker starts: and whether the last costs what the first did."""
+    """A million prompts that all wait when the worker starts: does the last cost what the first did."""
     load = Load(int(1_000_000 * scale))
     site.fill(load)
     samples = site.work(load, every=load.count // 10)

@@ -6,7 +6,6 @@ process, Redis and the API in others, so that the CPU time of a stage is its own
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import limits
-from benchmarks.measure import running
-from benchmarks.mill import Mill
-from benchmarks.prompts import params_of, read_questions, system_text, write_questions
+from benchmarks.mill import Mill, milling
+from benchmarks.prompts import params_of, read_questions, system_text
 from worker.client import Producer
 from worker.core.model import State
 from worker.drainer import Drainer
-from worker.embedded import EmbeddedServer
 
 PROMPT_BYTES = 1600
 OPEN_BATCHES = 1000
@@ -50,20 +47,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make stages", description=__doc__)
     parser.add_argument("--prompts", type=int, default=50_000, help="in each lane, at most 100,000 (50,000)")
     count = parser.parse_args().prompts
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        directory = Path(name)
-        write_questions(directory / "questions", count)
-        with (
-            EmbeddedServer.start(directory / "redis", max_memory_bytes=8 << 30) as server,
-            running(["worker", "simulate", "--port", "0", "--json"], env={}, log=directory / "log") as api,
-        ):
-            url = str(json.loads(api.first_line())["url"])
-            stages = Stages(
-                Mill(server=server.url, api=url, directory=directory, lanes=(*LANES, POLLED)), url, directory, count
-            )
-            print(f"{count:,} prompts of {PROMPT_BYTES:,} bytes; us of CPU a prompt, or a batch where it says so\n")
-            print("| stage | batchmill | its limit | of the limit | seconds |\n|---|---|---|---|---|")
-            stages.run()
+    with milling(count, (*LANES, POLLED)) as (mill, api, directory):
+        print(f"{count:,} prompts of {PROMPT_BYTES:,} bytes; us of CPU a prompt, or a batch where it says so\n")
+        print("| stage | batchmill | its limit | of the limit | seconds |\n|---|---|---|---|---|")
+        Stages(mill, api, directory, count).run()
 
 
 class Stages:
@@ -99,7 +86,6 @@ class Stages:
             self._mill.step(lane, State.SEALED)
             self._drain(lane)
         self._poll(POLLED)
-        self._mill.close()
 
     def _drain(self, lane: str) -> Took:
         """Drain a lane; returns what settling took of it."""

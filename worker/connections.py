@@ -62,7 +62,7 @@ class Home:
     """Where the data is, by asking one address after the other; who answered is asked first the next time."""
 
     def __init__(self, addresses: Iterable[Address], ask: Callable[[Any, Address], Answer], **access: Any) -> None:
-        self._addresses = tuple(addresses)
+        self._seeds = self._addresses = tuple(addresses)
         self._ask = ask
         self._access = access
 
@@ -82,13 +82,11 @@ class Home:
             try:
                 with client:
                     found, others = self._ask(client, address)
-            except redis.AuthenticationError:
-                raise
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 failure = error
                 continue
             if found is not None:
-                self._addresses = tuple(dict.fromkeys((address, *self._addresses, *others)))
+                self._addresses = tuple(dict.fromkeys((address, *others, *self._seeds)))
                 return found
         raise failure
 

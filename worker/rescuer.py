@@ -167,8 +167,10 @@ class Rescuer:
             kept = self._barrier.kind != "none"
         else:
             kept = past.incarnation == incarnation or past.barrier != "none"
+        if not kept:
+            return False
         facts = self._ledger.store.facts()  # after a failover another connection may still lead to the old master
-        return kept and facts.run_id == incarnation and not facts.was_replica
+        return facts.run_id == incarnation and not facts.was_replica
 
     def _tidy_lanes(self) -> None:
         """Let go of what is too old in every lane, and of lanes that nobody configured and nothing is left of."""

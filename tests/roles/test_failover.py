@@ -240,14 +240,19 @@ def test_an_intent_under_the_old_barrier_is_not_taken_by_the_new_server(half_dur
     assert sizes(bench) == [2]
 
 
+def posted_behind_the_replica(pair: Pair) -> tuple[App, list[str]]:
+    """Start a worker that posts a batch of which the replica knows no intent; returns it, and the prompts' names."""
+    settle_later(pair.bench)
+    app = pair.bench.start()
+    names = enqueue(pair.bench, 4)
+    lag_when_sealed(app, pair)
+    pair.bench.drive(app, lambda: states(app) == [State.IN_PROGRESS])
+    return app, names
+
+
 def test_a_promoted_replica_that_restarts_is_recovered_all_the_same(pair: Pair) -> None:
     """A restart takes the trace of the promotion away; what the old master alone had is still to be looked for."""
-    bench = pair.bench
-    settle_later(bench)
-    app = bench.start()
-    names = enqueue(bench, 4)
-    lag_when_sealed(app, pair)
-    bench.drive(app, lambda: states(app) == [State.IN_PROGRESS])
+    bench, (app, names) = pair.bench, posted_behind_the_replica(pair)
     pair.fail_over(app)
     turn(app)
     assert recovering(bench)
@@ -266,12 +271,7 @@ def test_a_promoted_replica_that_restarts_is_recovered_all_the_same(pair: Pair) 
 
 def test_facts_of_the_old_master_prove_nothing_about_the_new_one(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection from before may still lead to it, and it was never a replica."""
-    bench = pair.bench
-    settle_later(bench)
-    app = bench.start()
-    names = enqueue(bench, 4)
-    lag_when_sealed(app, pair)
-    bench.drive(app, lambda: states(app) == [State.IN_PROGRESS])
+    bench, (app, names) = pair.bench, posted_behind_the_replica(pair)
     old = app.ledger.store.facts()
     pair.fail_over(app)
     with monkeypatch.context() as patched:

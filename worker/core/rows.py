@@ -47,14 +47,16 @@ class RowWriter:
 
 def spell_instant(instant: float | None) -> str | None:
     """Spell Unix seconds as a row's timestamp, `2026-11-22T10:00:00.000Z`."""
-    return None if instant is None else _spell(int(min(instant, _LAST_INSTANT) * 1000 + 0.5))
+    if instant is None:
+        return None
+    seconds, milliseconds = divmod(int(min(instant, _LAST_INSTANT) * 1000 + 0.5), 1000)
+    return f"{_spell_second(seconds)}.{milliseconds:03d}Z"
 
 
 @lru_cache(maxsize=4096)
-def _spell(milliseconds: int) -> str:
-    """Prompts that were enqueued together share their milliseconds, and spelling them is most of the work."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return f"{(_EPOCH + timedelta(seconds=seconds)).strftime('%Y-%m-%dT%H:%M:%S')}.{rest:03d}Z"
+def _spell_second(seconds: int) -> str:
+    """Prompts that were enqueued together share their second, and spelling it is most of the work."""
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def unusable_result(flaw: Flaw) -> bytes:

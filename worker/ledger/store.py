@@ -18,10 +18,6 @@ from worker.ledger.scripts import MAX_TAIL, Script, read_scripts
 Value = str | int | bytes
 
 MIN_VERSION = (7, 0)
-
-_READ_BYTES = 131_072
-"""A page of prompts comes in pieces of so many bytes; redis-py's own 64 KiB cost a sixth more CPU (measured)."""
-
 REPEATABLE = frozenset(
     {
         *("accept", "describe", "enroll", "finish", "glance", "mark", "note_unusable", "probe", "put", "renew"),
@@ -35,7 +31,6 @@ _FORBIDDEN = re.compile(r"no permissions to run the '([a-z|]+)' command")
 
 _PASSING = (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError, redis.exceptions.AskError)
 """Keys change hands: MASTERDOWN (a kind of the first), CLUSTERDOWN, TRYAGAIN, ASK."""
-
 
 ONE_SLOT = 'in a cluster, redis.prefix needs a hash tag, as in "{mill}:", and redis.url the scheme redis+cluster://'
 
@@ -116,7 +111,6 @@ class Store:
             "socket_connect_timeout": min(timeout, 2.0),
             "socket_keepalive": True,
             "health_check_interval": 30,
-            "socket_read_size": _READ_BYTES,
         }
         if url.startswith("unix:"):
             del options["socket_keepalive"]
